@@ -25,7 +25,7 @@ class Secret:
         return self._text
 
     def matches(self, candidate: str) -> bool:
-        """Whether `candidate` is the secret, in a time that does not depend on where they differ."""
+        """Whether `candidate` is the secret, in a time that tells nothing about it."""
         return hmac.compare_digest(self._digest, self._hash(candidate))
 
     def __eq__(self, other: object) -> bool:

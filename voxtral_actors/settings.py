@@ -1,34 +1,40 @@
-"""The server's settings: frozen, checked as a whole, read from the environment here and only here.
+"""The server's settings: frozen, checked as a whole, made from environment variables here only.
 
-Each field of `Settings` carries in its metadata the variable that sets it and what is allowed.
-`load` converts and checks every variable and reports *all* faults in one `SettingsError`, each with
+Each field of `Settings` has a type that says what is allowed (`setting_types`) and, in its
+metadata, the variable that sets it. `load` reports *all* faults in one `SettingsError`, each with
 the variable, the value and what is allowed. A misspelt `WS_…` or `VOXTRAL_…` name is a fault too: a
 typo must not silently mean the default. (Other prefixes belong to other programs: vLLM reads
 `VLLM_…` variables of its own, so an unknown one of those says nothing.)
 
-A number means seconds where the name ends in `_s` or `_seconds`; 0 turns a limit or timeout off
-where its text says so.
+A number means seconds where the name ends in `_s`. 0 turns a limit or timeout off where its text
+says so. A secret's value is never shown, not even when it is wrong.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
-import cattrs
+import msgspec
 
+from voxtral_actors import setting_types as kinds
+from voxtral_actors.limits import MAX_QUOTED_CHARS
 from voxtral_actors.secret import Secret
 
 KvCacheDtype: TypeAlias = Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16"]
-Backend: TypeAlias = Literal["mp", "ray"]
+ParallelBackend: TypeAlias = Literal["mp", "ray"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]
 
 OWN_PREFIXES = ("WS_", "VOXTRAL_")
+
+# What Kubernetes adds to every container for a service whose name begins like our prefixes.
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP))?(_\w+)?$")
 
 
 class SettingsError(Exception):
@@ -39,192 +45,128 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-@attrs.frozen
-class Rule:
-    """What a value must satisfy beyond its type, in words and as a predicate."""
-
-    allowed: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(low: float) -> Rule:
-    return Rule(f"a number of {low:g} or more", lambda value: math.isfinite(value) and value >= low)
-
-
-def between(low: float, high: float) -> Rule:
-    return Rule(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
-
-
-NOT_EMPTY = Rule("a text that is not empty", bool)
-KEYS = Rule("one key or several, separated by commas, none of them empty", bool)
-DELAY = Rule("a multiple of 80 from 80 to 2400", lambda ms: 80 <= ms <= 2400 and ms % 80 == 0)
-JSON_OBJECT = Rule("a JSON object, or nothing", lambda value: isinstance(value, dict))
-
-
-def setting(env: str, help: str, rule: Rule | None = None, default: Any = attrs.NOTHING) -> Any:  # noqa: A002 - what it is
-    """A field of `Settings`: the variable, what it does, what is allowed, the default."""
-    kwargs: dict[str, Any] = {"metadata": {"env": env, "help": help, "rule": rule}}
-    if callable(default) or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-        kwargs["factory" if callable(default) else "default"] = default
-    else:
-        kwargs["default"] = default
-    return attrs.field(**kwargs)
+def setting(env: str, help_text: str, default: Any = attrs.NOTHING) -> Any:
+    """A field: its variable, what it does, its default (none: required; callable: makes it)."""
+    metadata = {"env": env, "help": help_text}
+    if callable(default):
+        return attrs.field(factory=default, metadata=metadata)
+    return attrs.field(default=default, metadata=metadata)
 
 
 def default_engine() -> str:
-    """`vllm` where it is installed, else `sphinx` (found by import: its CPU build has another name)."""
+    """`vllm` if it can be imported (its CPU build has another distribution name), else `sphinx`."""
     return "vllm" if importlib.util.find_spec("vllm") else "sphinx"
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The effective settings. PEP 8 names here, the environment's names in the metadata."""
+    """The effective settings."""
 
-    # Required.
-    api_keys: tuple[Secret, ...] = setting(
-        "VOXTRAL_API_KEY", "Keys that clients may use, separated by commas.", KEYS
-    )
-    max_connections: int = setting(
-        "MAX_CONCURRENT_CONNECTIONS", "Connections open at the same time.", at_least(1)
+    api_keys: kinds.Keys = setting("VOXTRAL_API_KEY", "Keys clients may use; several, to rotate.")
+    max_connections: kinds.Count = setting(
+        "MAX_CONCURRENT_CONNECTIONS", "Connections open at once; one more is refused."
     )
 
     # Server.
-    host: str = setting("VOXTRAL_HOST", "Address to listen on.", NOT_EMPTY, "127.0.0.1")
-    port: int = setting(
-        "VOXTRAL_PORT", "TCP port; 0 takes a free one.", between(0, 65535), 8000
+    host: kinds.Text = setting("VOXTRAL_HOST", "Address to listen on.", "127.0.0.1")
+    port: kinds.Port = setting("VOXTRAL_PORT", "TCP port to listen on; 0: any free one.", 8000)
+    engine: kinds.Text = setting(
+        "VOXTRAL_ENGINE", "What transcribes; unset: vllm if installed, else sphinx.", default_engine
     )
-    engine: str = setting(
-        "VOXTRAL_ENGINE", "Engine that transcribes.", NOT_EMPTY, default_engine
-    )
-    drain_timeout_s: float = setting(
+    drain_timeout_s: kinds.Seconds = setting(
         "VOXTRAL_DRAIN_TIMEOUT_S",
-        "From SIGTERM to exit, at most; running utterances may finish in it.",
-        at_least(1),
+        "From SIGTERM to exit at most; utterances may finish in it.",
         30.0,
     )
-    log_level: LogLevel = setting("VOXTRAL_LOG_LEVEL", "Least severe level logged.", None, "info")
-    log_format: LogFormat = setting("VOXTRAL_LOG_FORMAT", "How log lines look.", None, "text")
+    log_level: LogLevel = setting("VOXTRAL_LOG_LEVEL", "Least severe level that is logged.", "info")
+    log_format: LogFormat = setting(
+        "VOXTRAL_LOG_FORMAT", "Log lines for people or as JSON.", "text"
+    )
 
     # Model.
-    hf_token: Secret | None = setting(
-        "HF_TOKEN", "Token for the model hub, if the model needs one.", None, None
+    hf_token: kinds.Key | None = setting("HF_TOKEN", "Token for the model hub; recommended.", None)
+    model_id: kinds.Text = setting(
+        "VOXTRAL_MODEL_ID", "Model on the hub.", "mistralai/Voxtral-Mini-4B-Realtime-2602"
     )
-    model_id: str = setting(
-        "VOXTRAL_MODEL_ID",
-        "Model on the hub.",
-        NOT_EMPTY,
-        "mistralai/Voxtral-Mini-4B-Realtime-2602",
+    model_dir: kinds.Text = setting(
+        "VOXTRAL_MODEL_DIR", "Folder of the model's files.", "models/voxtral"
     )
-    model_dir: str = setting(
-        "VOXTRAL_MODEL_DIR", "Folder that holds the model's files.", NOT_EMPTY, "models/voxtral"
+    served_model_name: kinds.Text = setting(
+        "VOXTRAL_SERVED_MODEL_NAME", "Model name that clients see; unset: the model's id.", ""
     )
-    served_model_name: str = setting(
-        "VOXTRAL_SERVED_MODEL_NAME", "Name that clients see; the model's id if unset.", None, ""
-    )
-    transcription_delay_ms: int = setting(
-        "VOXTRAL_TRANSCRIPTION_DELAY_MS", "How far text trails the audio.", DELAY, 400
+    transcription_delay_ms: kinds.Delay = setting(
+        "VOXTRAL_TRANSCRIPTION_DELAY_MS", "How far text trails audio; more is more accurate.", 400
     )
 
-    # One WebSocket.
-    idle_timeout_s: float = setting(
-        "WS_IDLE_TIMEOUT_S", "Silence of both sides before close 4000; 0: off.", at_least(0), 150.0
+    # One connection.
+    idle_timeout_s: kinds.SecondsOrOff = setting(
+        "WS_IDLE_TIMEOUT_S", "No message and no text for this long: close 4000; 0: off.", 150.0
     )
-    max_duration_s: float = setting(
-        "WS_MAX_CONNECTION_DURATION_S",
-        "Age of a connection at close 4003; 0: off.",
-        at_least(0),
-        5400.0,
+    max_duration_s: kinds.SecondsOrOff = setting(
+        "WS_MAX_CONNECTION_DURATION_S", "Open for this long: close 4003; 0: off.", 5400.0
     )
-    max_messages_per_window: int = setting(
-        "WS_MAX_MESSAGES_PER_WINDOW", "Messages in one window; 0: no limit.", at_least(0), 200
+    max_messages_per_window: kinds.CountOrOff = setting(
+        "WS_MAX_MESSAGES_PER_WINDOW", "Messages in one window, audio apart; 0: no limit.", 200
     )
-    message_window_s: float = setting(
-        "WS_MESSAGE_WINDOW_SECONDS", "Length of the message window.", at_least(0.001), 60.0
+    message_window_s: kinds.Seconds = setting(
+        "WS_MESSAGE_WINDOW_SECONDS", "Length of the message window.", 60.0
     )
-    max_cancels_per_window: int = setting(
-        "WS_MAX_CANCELS_PER_WINDOW", "Cancels in one window; 0: no limit.", at_least(0), 50
+    max_cancels_per_window: kinds.CountOrOff = setting(
+        "WS_MAX_CANCELS_PER_WINDOW", "Cancels in one window; 0: no limit.", 50
     )
-    cancel_window_s: float = setting(
-        "WS_CANCEL_WINDOW_SECONDS", "Length of the cancel window.", at_least(0.001), 60.0
+    cancel_window_s: kinds.Seconds = setting(
+        "WS_CANCEL_WINDOW_SECONDS", "Length of the cancel window.", 60.0
     )
-    max_message_bytes: int = setting(
-        "WS_MAX_MESSAGE_BYTES",
-        "Largest message; a larger one is close 1009.",
-        between(1024, 64 * 2**20),
-        1_048_576,
+    max_message_bytes: Annotated[int, kinds.between(1024, 2**26, "a whole number")] = setting(
+        "WS_MAX_MESSAGE_BYTES", "A larger message: close 1009.", 2**20
     )
-    max_audio_backlog_s: float = setting(
-        "WS_MAX_AUDIO_BACKLOG_S",
-        "Audio of an utterance that may wait for the engine before reading pauses.",
-        at_least(0.1),
-        30.0,
+    max_audio_backlog_s: kinds.Seconds = setting(
+        "WS_MAX_AUDIO_BACKLOG_S", "Audio that may wait for the engine before reading pauses.", 30.0
     )
-    backpressure_timeout_s: float = setting(
+    backpressure_timeout_s: kinds.SecondsOrOff = setting(
         "WS_BACKPRESSURE_TIMEOUT_S",
-        "Audio waits and the engine makes no progress for this long: the utterance ends in an"
-        " error; 0: wait for ever.",
-        at_least(0),
+        "Reading is paused and the engine stands still for this long: the utterance ends in an"
+        " error; 0: never.",
         30.0,
     )
-    write_deadline_s: float = setting(
-        "WS_WRITE_DEADLINE_S",
-        "One message not taken by the client in this time: the connection is cut (4008).",
-        at_least(0.1),
-        10.0,
+    write_deadline_s: kinds.Seconds = setting(
+        "WS_WRITE_DEADLINE_S", "Client does not take a message for this long: close 4008.", 10.0
     )
-    close_grace_s: float = setting(
-        "WS_CLOSE_GRACE_S",
-        "Time for the last text before a close by duration or drain.",
-        at_least(0),
-        5.0,
+    close_grace_s: kinds.SecondsOrOff = setting(
+        "WS_CLOSE_GRACE_S", "For the last text before a close by duration or drain.", 5.0
     )
-    max_bad_messages: int = setting(
-        "WS_MAX_BAD_MESSAGES",
-        "Messages that cannot be acted on before close 4009; 0: no limit.",
-        at_least(0),
-        100,
+    max_bad_messages: kinds.CountOrOff = setting(
+        "WS_MAX_BAD_MESSAGES", "Messages in error before close 4009; 0: no limit.", 100
     )
-    allowed_origins: tuple[str, ...] = setting(
-        "WS_ALLOWED_ORIGINS",
-        "Origins that browsers may connect from, separated by commas; * allows all. Unset: only the"
-        " server's own page.",
-        None,
-        (),
+    allowed_origins: kinds.Origins = setting(
+        "WS_ALLOWED_ORIGINS", "Pages that may connect; * all, unset: the server's own.", ()
     )
 
     # vLLM.
-    gpu_memory_utilization: float = setting(
-        "VLLM_GPU_MEMORY_UTILIZATION", "Share of GPU memory to use.", between(0.05, 1), 0.92
+    gpu_memory_utilization: Annotated[float, kinds.between(0.05, 1)] = setting(
+        "VLLM_GPU_MEMORY_UTILIZATION", "Share of GPU memory to use.", 0.92
     )
-    max_num_seqs: int = setting(
-        "VLLM_MAX_NUM_SEQS", "Utterances at the engine at once.", at_least(1), 128
+    max_num_seqs: kinds.Count = setting("VLLM_MAX_NUM_SEQS", "Utterances decoded at once.", 128)
+    max_num_batched_tokens: kinds.Count = setting(
+        "VLLM_MAX_NUM_BATCHED_TOKENS", "Tokens in one engine step.", 4096
     )
-    max_num_batched_tokens: int = setting(
-        "VLLM_MAX_NUM_BATCHED_TOKENS", "Tokens in one engine step.", at_least(64), 4096
+    max_model_len: kinds.Count = setting(
+        "VLLM_MAX_MODEL_LEN", "Tokens of one stream, 80 ms of audio each.", 67_500
     )
-    max_model_len: int = setting(
-        "VLLM_MAX_MODEL_LEN", "Tokens of one stream, 80 ms each.", at_least(256), 67_500
+    kv_cache_dtype: KvCacheDtype = setting("VLLM_KV_CACHE_DTYPE", "Type of the KV cache.", "auto")
+    enforce_eager: kinds.Flag = setting("VLLM_ENFORCE_EAGER", "Run without CUDA graphs.", False)
+    tokenizer_mode: kinds.Text = setting("VLLM_TOKENIZER_MODE", "Kind of tokenizer.", "mistral")
+    config_format: kinds.Text = setting("VLLM_CONFIG_FORMAT", "Kind of model config.", "mistral")
+    load_format: kinds.Text = setting("VLLM_LOAD_FORMAT", "Kind of weight files.", "mistral")
+    tensor_parallel_size: kinds.Count = setting(
+        "VLLM_TENSOR_PARALLEL_SIZE", "GPUs that share one copy of the model.", 1
     )
-    kv_cache_dtype: KvCacheDtype = setting(
-        "VLLM_KV_CACHE_DTYPE", "Type of the KV cache.", None, "auto"
+    data_parallel_size: kinds.Count = setting("VLLM_DATA_PARALLEL_SIZE", "Copies of the model.", 1)
+    data_parallel_backend: ParallelBackend = setting(
+        "VLLM_DATA_PARALLEL_BACKEND", "What starts the copies.", "mp"
     )
-    enforce_eager: bool = setting(
-        "VLLM_ENFORCE_EAGER", "Run without CUDA graphs.", None, False
-    )
-    tokenizer_mode: str = setting("VLLM_TOKENIZER_MODE", "Tokenizer.", NOT_EMPTY, "mistral")
-    config_format: str = setting("VLLM_CONFIG_FORMAT", "Model config.", NOT_EMPTY, "mistral")
-    load_format: str = setting("VLLM_LOAD_FORMAT", "Weight files.", NOT_EMPTY, "mistral")
-    tensor_parallel_size: int = setting(
-        "VLLM_TENSOR_PARALLEL_SIZE", "GPUs that share one model.", at_least(1), 1
-    )
-    data_parallel_size: int = setting(
-        "VLLM_DATA_PARALLEL_SIZE", "Copies of the model.", at_least(1), 1
-    )
-    data_parallel_backend: Backend = setting(
-        "VLLM_DATA_PARALLEL_BACKEND", "What starts the copies.", None, "mp"
-    )
-    compilation_config: dict[str, Any] = setting(
-        "VLLM_COMPILATION_CONFIG", "vLLM's compilation config.", JSON_OBJECT, dict
+    compilation_config: kinds.JsonObject = setting(
+        "VLLM_COMPILATION_CONFIG", "vLLM's compilation config; unset: vLLM's own.", dict
     )
 
     @property
@@ -232,107 +174,91 @@ class Settings:
         """The name that clients see."""
         return self.served_model_name or self.model_id
 
-
-def _words(kind: Any) -> str:
-    """What is allowed for a type, in words."""
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Everything that must never be shown."""
+        return self.api_keys if self.hf_token is None else (*self.api_keys, self.hf_token)
 
 
-def _to_bool(text: str, _: Any) -> bool:
-    match text.strip().lower():
-        case "1" | "true" | "yes" | "on":
-            return True
-        case "0" | "false" | "no" | "off":
-            return False
-    raise ValueError(text)
-
-
-def _to_float(text: str, _: Any) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(text)
-    return value
-
-
-def _to_list(text: str, kind: Any) -> Any:
-    items = [item.strip() for item in text.split(",")]
-    if items[-1] == "":  # a trailing comma, or nothing at all
-        items.pop()
-    if not all(items):
-        raise ValueError("an empty item")
-    return tuple(_converter.structure(item, get_args(kind)[0]) for item in items)
-
-
-_converter = cattrs.Converter()
-_converter.register_structure_hook(int, lambda text, _: int(text))
-_converter.register_structure_hook(float, _to_float)
-_converter.register_structure_hook(bool, _to_bool)
-_converter.register_structure_hook(Secret, lambda text, _: Secret(text))
-_converter.register_structure_hook(Secret | None, lambda text, _: Secret(text))
-_converter.register_structure_hook_func(lambda kind: get_origin(kind) is tuple, _to_list)
-_converter.register_structure_hook_func(
-    lambda kind: get_origin(kind) is dict, lambda text, _: json.loads(text)
-)
+attrs.resolve_types(Settings)
+_FIELDS = attrs.fields_dict(Settings)
 
 
 def load(env: Mapping[str, str]) -> Settings:
-    """Make `Settings` from environment variables; an empty value counts as unset.
+    """Make `Settings` from variables; an empty value counts as unset.
 
     Raises:
-        SettingsError: with every fault found, in the order of the fields.
+        SettingsError: with every fault: of single values, of values together, of unknown names.
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
-    types = attrs.resolve_types(Settings)
-    for field in attrs.fields(types):
-        name, rule = field.metadata["env"], field.metadata["rule"]
-        allowed = rule.allowed if rule else _words(field.type)
-        raw = env.get(name, "").strip()
-        if not raw:
-            if field.default is attrs.NOTHING:
-                problems.append(f"{name} is required: {allowed}. {field.metadata['help']}")
-            continue
-        try:
-            value = _converter.structure(raw, field.type)
-            if rule and not rule.holds(value):
-                raise ValueError(raw)
-        except (ValueError, TypeError, cattrs.errors.CattrsError):
-            secret = "Secret" in str(field.type)
-            shown = "a value that is not shown" if secret else repr(raw)
-            problems.append(f"{name} is {shown}; allowed: {allowed}.")
-        else:
-            values[field.name] = value
-    problems += _unknown(env, {field.metadata["env"] for field in attrs.fields(types)})
+    for field in _FIELDS.values():
+        name, allowed = field.metadata["env"], kinds.words(field.type)
+        if text := env.get(name, "").strip():
+            try:
+                values[field.name] = kinds.parse(text, field.type)
+            except (ValueError, RecursionError):
+                problems.append(f"{name} is {_quote(text, field.type)}; allowed: {allowed}.")
+        elif field.default is attrs.NOTHING:
+            problems.append(f"{name} is required; allowed: {allowed}. {field.metadata['help']}")
+    problems += _contradictions(values)
+    problems += _unknown(env, {field.metadata["env"] for field in _FIELDS.values()})
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
 
 
-def _unknown(env: Mapping[str, str], known: set[str]) -> list[str]:
-    from difflib import get_close_matches
+def _quote(text: str, kind: Any) -> str:
+    if "Secret" in str(kind):
+        return "a value that is not shown"
+    return repr(text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "…")
 
-    problems = []
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of values that are of the right type: against each other, or against the machine."""
+    if (engine := values.get("engine")) is not None:
+        installed = sorted(entry_points(group="voxtral_actors.engines").names)
+        if engine not in installed:
+            allowed = f"one of the engines installed here: {', '.join(installed)}"
+            yield f"VOXTRAL_ENGINE is {_quote(engine, str)}; allowed: {allowed}."
+    grace, drain = (
+        values.get(name, _FIELDS[name].default) for name in ("close_grace_s", "drain_timeout_s")
+    )
+    if grace >= drain:
+        allowed = f"less than VOXTRAL_DRAIN_TIMEOUT_S, which is {drain:g}"
+        yield f"WS_CLOSE_GRACE_S is {grace:g}; allowed: {allowed}."
+
+
+def _unknown(env: Mapping[str, str], known: set[str]) -> Iterator[str]:
+    """Names that look like ours and are not. Their values may be misplaced secrets: not shown."""
+    # A misspelt name may have lost its prefix or got another one, so both forms are compared.
+    names = {form: name for name in known for form in (name, name.partition("_")[2])}
     for name in sorted(env):
-        if name.startswith(OWN_PREFIXES) and name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else " `voxtral-actors check-config` lists them."
-            problems.append(f"{name} is no setting of this server.{hint}")
-    return problems
+        if name in known or not name.upper().startswith(OWN_PREFIXES):
+            continue
+        if _SERVICE_LINK.search(name):
+            hint = "Kubernetes adds it for a service: set enableServiceLinks: false in the pod."
+        elif close := get_close_matches(name.upper().partition("_")[2], names, n=1):
+            hint = f"Did you mean {names[close[0]]}?"
+        else:
+            hint = "`voxtral-actors check-config --help` says where all are listed."
+        yield f"{name if name.isprintable() else ascii(name)} is no setting of this server. {hint}"
 
 
 def describe(settings: Settings) -> list[tuple[str, str, str]]:
-    """The effective settings as (variable, value, help) rows; secrets are masked by `Secret`."""
-    rows = []
-    for field in attrs.fields(Settings):
-        value = getattr(settings, field.name)
-        if isinstance(value, tuple):
-            value = ",".join(map(str, value))
-        elif isinstance(value, dict):
-            value = json.dumps(value) if value else ""
-        elif isinstance(value, bool):
-            value = str(value).lower()
-        elif isinstance(value, float):
-            value = f"{value:g}"
-        rows.append((field.metadata["env"], "" if value is None else str(value), field.metadata["help"]))
-    return rows
+    """The effective settings as (variable, value, help) rows; `Secret` masks itself."""
+    return [
+        (field.metadata["env"], _text(getattr(settings, field.name)), field.metadata["help"])
+        for field in _FIELDS.values()
+    ]
+
+
+def _text(value: Any) -> str:
+    """A value as it would stand in a variable; nothing where it is unset."""
+    if value is None or value == {}:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool | dict):
+        return msgspec.json.encode(value).decode()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

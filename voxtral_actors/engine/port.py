@@ -36,11 +36,11 @@ class EngineError(Exception):
     reason_code = "engine_not_ready"
 
 
-class EngineUnavailable(EngineError):
+class EngineUnavailableError(EngineError):
     """The engine is starting, restarting or stopping: retry later."""
 
 
-class EngineFull(EngineError):
+class EngineFullError(EngineError):
     """Every slot of the engine is taken: retry when an utterance has ended."""
 
     code = "server_at_capacity"
@@ -88,7 +88,7 @@ class Progress:
 
 @attrs.frozen
 class Finished:
-    """The whole stream has been transcribed. Token counts are the engine's own (0 if it has none)."""
+    """The whole stream has been transcribed. Token counts are 0 where it has none."""
 
     consumed: int
     prompt_tokens: int = 0
@@ -150,8 +150,8 @@ class Engine(Protocol):
         """Take a slot and start a stream.
 
         Raises:
-            EngineUnavailable: no engine is ready.
-            EngineFull: no slot is free.
+            EngineUnavailableError: no engine is ready.
+            EngineFullError: no slot is free.
         """
 
 

@@ -15,6 +15,8 @@ from voxtral_actors.limits import (
     RETRY_AFTER_DRAIN_S,
     RETRY_AFTER_ENGINE_S,
 )
+from voxtral_actors.protocol.events import Error
+
 
 @attrs.frozen
 class CloseSpec:
@@ -29,6 +31,7 @@ class CloseSpec:
     retry_after_s: float | None = None
     error: str | None = None
     """The code of the `error` event that goes before the Close frame, if one does."""
+
 
 class Close(enum.Enum):
     """Every way in which the server closes an accepted WebSocket."""
@@ -49,7 +52,11 @@ class Close(enum.Enum):
         error="origin_not_allowed",
     )
     TOO_BIG = CloseSpec(
-        1009, "message_too_big", retry=False, meaning="a message over WS_MAX_MESSAGE_BYTES"
+        1009,
+        "message_too_big",
+        retry=False,
+        meaning="a message was larger than WS_MAX_MESSAGE_BYTES",
+        error="invalid_message",
     )
     BUG = CloseSpec(
         1011,
@@ -111,3 +118,13 @@ class Close(enum.Enum):
     @property
     def spec(self) -> CloseSpec:
         return self.value
+
+
+def closing_error(session_id: str, request_id: str, close: Close) -> Error:
+    """The `error` event that goes before a Close frame which has one."""
+    spec = close.spec
+    details: dict[str, object] = {"retry": spec.retry}
+    if spec.retry_after_s is not None:
+        details["retry_after_s"] = spec.retry_after_s
+    code = spec.error or "internal_error"
+    return Error(session_id, request_id, code, spec.meaning, spec.slug, details)

@@ -95,5 +95,12 @@ class BadMessage:
     request_id: str | None = None
 
 
+@attrs.frozen
+class TooBig:
+    """A message over the limit: the connection is closed with 1009, as RFC 6455 has it."""
+
+    max_bytes: int
+
+
 Command: TypeAlias = Ping | End | Cancel | SessionUpdate | Start | Finalise | Append
-Inbound: TypeAlias = Command | BadMessage
+Inbound: TypeAlias = Command | BadMessage | TooBig

@@ -131,14 +131,7 @@ class SessionEnd:
 
 
 Event: TypeAlias = (
-    SessionCreated
-    | SessionUpdated
-    | Delta
-    | Done
-    | Cancelled
-    | Error
-    | Pong
-    | SessionEnd
+    SessionCreated | SessionUpdated | Delta | Done | Cancelled | Error | Pong | SessionEnd
 )
 EVENT_CLASSES: tuple[type[Event], ...] = (
     SessionCreated,

@@ -1,0 +1,165 @@
+"""The command line: what `voxtral-actors` does, and the only reader of this process's environment.
+
+Exit status: 0 done, 1 failed, 2 the command line or the settings are wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from dotenv.parser import parse_stream
+
+import voxtral_actors
+from voxtral_actors import logs
+from voxtral_actors.lazy import LazyGroup, Target, names_missing
+from voxtral_actors.settings import Settings, SettingsError, describe, load
+
+WRONG_SETTINGS = 2
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_env_file: Callable[[_Command], _Command] = click.option(
+    "--env-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Read settings from KEY=VALUE lines too. A variable of the environment wins.",
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "transcribe": Target(
+            "voxtral_actors.client.cli:transcribe", "client", "Send audio files, print the text."
+        ),
+        "listen": Target(
+            "voxtral_actors.client.cli:listen", "mic", "Send the microphone, print the text."
+        ),
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(voxtral_actors.__version__)
+def main() -> None:
+    """Live speech-to-text over WebSocket.
+
+    \b
+    See it work:      voxtral-actors demo
+    Run a server:     voxtral-actors serve --help
+    Use a server:     voxtral-actors transcribe --help
+    """
+
+
+@main.command()
+@_env_file
+@click.pass_context
+def serve(context: click.Context, env_file: Path | None) -> None:
+    """Run the server until SIGTERM or Ctrl-C.
+
+    \b
+    Two settings have no default:
+      VOXTRAL_API_KEY              keys that clients may use, separated by commas
+      MAX_CONCURRENT_CONNECTIONS   connections open at once
+
+    \b
+    Example:
+      export VOXTRAL_API_KEY=$(openssl rand -hex 32)
+      MAX_CONCURRENT_CONNECTIONS=100 voxtral-actors serve
+
+    \b
+    Or with all settings in a file (config/.env.example lists them):
+      voxtral-actors serve --env-file .env
+
+    Then ws://127.0.0.1:8000/ws takes clients, /readyz says whether the engine is ready and /metrics
+    has the numbers. `voxtral-actors check-config` shows every setting. With wrong settings it
+    prints all the faults and exits with 2.
+
+    On SIGTERM it takes no new clients, lets utterances finish for VOXTRAL_DRAIN_TIMEOUT_S at most,
+    and exits with 0.
+    """
+    settings = _settings(env_file)
+    logs.configure(settings.log_level, settings.log_format, settings.secrets)
+    from voxtral_actors.server import app
+
+    context.exit(app.main(settings))
+
+
+@main.command("check-config")
+@_env_file
+@click.option("--explain", is_flag=True, help="Say what each setting does.")
+def check_config(env_file: Path | None, *, explain: bool) -> None:
+    """Print the effective settings, or every fault in them.
+
+    Reads what `serve` would read, starts nothing, and masks secrets. Exits with 0, or with 2 if
+    `serve` would refuse to start.
+
+    \b
+    Examples:
+      voxtral-actors check-config --env-file .env
+      VOXTRAL_API_KEY=any MAX_CONCURRENT_CONNECTIONS=1 voxtral-actors check-config --explain
+    """
+    rows = describe(_settings(env_file))
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, meaning in rows:
+        click.echo(f"{name:{width}}  {value or '(unset)'}")
+        if explain:
+            click.secho(f"{'':{width}}  {meaning}", dim=True)
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Exit after the transcript: 0 if it is right, else 1.")
+@click.pass_context
+def demo(context: click.Context, *, once: bool) -> None:
+    """Start a server here, stream a speech sample through it and print the words as they come.
+
+    Needs no settings, no GPU and no network. The server listens on the loopback with a random
+    key and the embedded English recogniser, and stays up until Ctrl-C for you to connect to.
+
+    \b
+    Example:
+      voxtral-actors demo --once
+    """
+    with names_missing("client,sphinx"):
+        from voxtral_actors.demo import run
+
+    context.exit(run.main(once))
+
+
+def _settings(env_file: Path | None) -> Settings:
+    """The settings, or the end of the process with all their faults on stderr."""
+    variables: Mapping[str, str] = os.environ
+    problems: list[str] = []
+    if env_file is not None:
+        from_file, problems = _read_env_file(env_file)
+        variables = {**from_file, **os.environ}
+    try:
+        settings = load(variables)
+    except SettingsError as error:
+        problems += error.problems
+    else:
+        if not problems:
+            return settings
+    for problem in problems:
+        click.echo(problem, err=True)
+    sys.exit(WRONG_SETTINGS)
+
+
+def _read_env_file(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The variables of a file, and its lines that are none. Lines may hold secrets: not shown."""
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{path} cannot be read as text: {getattr(error, 'strerror', error)}."]
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):
+            problems.append(f"{path}, line {binding.original.line} is not KEY=VALUE.")
+        elif binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+    return values, problems

@@ -1,0 +1,53 @@
+"""Frames on their way to the socket: first in, first out, few at a time.
+
+Only one task writes to the socket, because a cancelled write leaves half a frame behind and with
+it a useless connection. Callers put whole frames here; cancelling them is therefore harmless.
+
+Audio waits for `room`; the short messages that end something (`cancel`, `end`) are posted without
+waiting, so that cleaning up needs no `await`. Each is posted once an utterance or session, so the
+outbox stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+
+class Outbox:
+    """A bounded queue with one reader, and a way past the bound for last words."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._frames: deque[str | bytes] = deque()
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._reader = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def post(self, frame: str | bytes) -> None:
+        """Add a frame now. Call it right after `room`, or for last words."""
+        self._frames.append(frame)
+        self._reader.unpark()
+
+    async def room(self) -> None:
+        """Wait until a frame may be posted; the caller posts before its next checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while len(self._frames) >= self._limit:
+            await self._waiting.park()
+
+    async def take(self) -> str | bytes:
+        """The next frame, for the one task that writes."""
+        await trio.lowlevel.checkpoint()
+        while not self._frames:
+            await self._reader.park()
+        frame = self._frames.popleft()
+        self._waiting.unpark()
+        return frame
+
+    def open_gates(self) -> None:
+        """Let every waiting caller go on; they look at the session, which is over."""
+        self._frames.clear()
+        self._waiting.unpark_all()

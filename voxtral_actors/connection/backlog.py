@@ -1,0 +1,75 @@
+"""How much audio of one stream waits for the engine: what pauses the reader and betrays a stall.
+
+A stream is *behind* while more than a little audio waits, or while its tail is due. An engine that
+is behind and makes no progress for `patience` seconds has stalled; `deadline` is that moment. Audio
+is counted in samples, time in seconds of trio's clock.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from voxtral_actors.limits import SAMPLE_RATE, STALL_MIN_PENDING_S
+
+_MIN_PENDING = int(STALL_MIN_PENDING_S * SAMPLE_RATE)
+
+
+class Backlog:
+    """`limit` is in seconds of audio; `patience` in seconds, 0 for no end of it."""
+
+    def __init__(self, limit: float, patience: float) -> None:
+        self._limit = int(limit * SAMPLE_RATE)
+        self._patience = patience or math.inf
+        self._fed = self._consumed = 0
+        self._finishing = False
+        self._over = False
+        self._behind_since = math.inf
+        self._room = trio.Event()
+
+    @property
+    def full(self) -> bool:
+        return not self._over and self._fed - self._consumed > self._limit
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of audio that wait."""
+        return (self._fed - self._consumed) / SAMPLE_RATE
+
+    @property
+    def deadline(self) -> float:
+        """When the engine has stalled unless it makes progress; `inf` while it is not behind."""
+        return self._behind_since + self._patience
+
+    def feed(self, samples: int) -> None:
+        self._fed += samples
+        self._look(progress=False)
+
+    def finish(self) -> None:
+        self._finishing = True
+        self._look(progress=False)
+
+    def progress(self, consumed: int) -> None:
+        self._consumed = consumed
+        self._look(progress=True)
+
+    def end(self) -> None:
+        """The stream is over: whoever waits for room need not any more."""
+        self._over = True
+        self._room.set()
+
+    async def wait_room(self) -> None:
+        """Wait until the backlog is not full."""
+        while self.full:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def _look(self, *, progress: bool) -> None:
+        behind = self._finishing or self._fed - self._consumed >= _MIN_PENDING
+        if not behind:
+            self._behind_since = math.inf
+        elif progress or self._behind_since == math.inf:
+            self._behind_since = trio.current_time()
+        if not self.full:
+            self._room.set()

@@ -1,0 +1,70 @@
+"""The limiter: lets messages through at the rate that the settings allow.
+
+A message over its limit goes on as a `BadMessage`, so that its error keeps its place in the order
+and counts like every other message that could not be acted on. `ping` and `end` are never limited,
+`cancel` has a window of its own, and an append with enough audio in it is free: that is bounded by
+the backlog and by TCP.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from voxtral_actors.limits import FREE_APPEND_MS, SAMPLE_RATE
+from voxtral_actors.protocol.commands import (
+    Append,
+    BadMessage,
+    Cancel,
+    End,
+    Inbound,
+    Ping,
+    TooBig,
+)
+from voxtral_actors.protocol.rate import Window
+from voxtral_actors.settings import Settings
+
+_FREE_SAMPLES = SAMPLE_RATE * FREE_APPEND_MS // 1000
+
+
+async def run(
+    inbound: trio.MemoryReceiveChannel[Inbound],
+    admitted: trio.MemorySendChannel[Inbound],
+    settings: Settings,
+) -> None:
+    """Pass messages on until `inbound` ends."""
+    messages = Window(settings.max_messages_per_window, settings.message_window_s)
+    cancels = Window(settings.max_cancels_per_window, settings.cancel_window_s)
+    with inbound, admitted:
+        async for message in inbound:
+            match message:
+                case Ping() | End() | TooBig():
+                    refusal = None
+                case Append() if message.samples >= _FREE_SAMPLES:
+                    refusal = None
+                case Cancel():
+                    refusal = _admit(cancels, "cancel", message)
+                case _:
+                    refusal = _admit(messages, "message", message)
+            await admitted.send(refusal or message)
+
+
+def _admit(window: Window, kind: str, message: Inbound) -> BadMessage | None:
+    """None if the window has room, else the error that the message earns."""
+    wait = window.admit(trio.current_time())
+    if wait is None:
+        return None
+    return BadMessage(
+        "rate_limited",
+        f"{kind}_rate_limited",
+        f"more than {window.limit} {kind}s in {window.seconds:g} s; retry in {wait:.1f} s",
+        {
+            "retry_in": math.ceil(wait * 1000) / 1000,
+            "limit": window.limit,
+            "window_seconds": window.seconds,
+            "kind": kind,
+        },
+        getattr(message, "session_id", None),
+        getattr(message, "request_id", None),
+    )

@@ -1,0 +1,27 @@
+"""The reader: takes frames off the transport and decodes them. It ends when the client is gone."""
+
+from __future__ import annotations
+
+import trio
+
+from voxtral_actors.connection.activity import Activity
+from voxtral_actors.connection.transport import Disconnected, Transport
+from voxtral_actors.protocol.codec import decode
+from voxtral_actors.protocol.commands import Inbound
+
+
+async def run(
+    transport: Transport,
+    inbound: trio.MemorySendChannel[Inbound],
+    activity: Activity,
+    max_bytes: int,
+) -> Disconnected:
+    """Read until the client is gone; returns how that came about."""
+    with inbound:
+        while True:
+            try:
+                frame = await transport.receive()
+            except Disconnected as gone:
+                return gone
+            activity.touch()
+            await inbound.send(decode(frame, max_bytes))

@@ -1,0 +1,43 @@
+"""The channels of one connection, made in one place.
+
+    reader -> inbound -> limiter -> admitted -> bridge -> outbound -> writer
+
+Each end has one owner, which closes it with a plain `with` on its first line: the actor that the
+picture shows at it, except for the send end of `outbound`. That one belongs to the supervisor: the
+timers speak through the bridge too, and must find it open for as long as the tree lives.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+import trio
+
+from voxtral_actors.limits import INBOUND_MESSAGES, OUTBOUND_EVENTS
+from voxtral_actors.protocol.closing import Close
+from voxtral_actors.protocol.commands import Inbound
+from voxtral_actors.protocol.events import Event
+
+Outbound: TypeAlias = Event | Close
+
+
+@attrs.frozen
+class Wiring:
+    """Both ends of every channel of a connection."""
+
+    inbound_send: trio.MemorySendChannel[Inbound]
+    inbound_recv: trio.MemoryReceiveChannel[Inbound]
+    admitted_send: trio.MemorySendChannel[Inbound]
+    admitted_recv: trio.MemoryReceiveChannel[Inbound]
+    outbound_send: trio.MemorySendChannel[Outbound]
+    outbound_recv: trio.MemoryReceiveChannel[Outbound]
+
+
+def open_wiring() -> Wiring:
+    """Make the channels."""
+    return Wiring(
+        *trio.open_memory_channel[Inbound](INBOUND_MESSAGES),
+        *trio.open_memory_channel[Inbound](INBOUND_MESSAGES),
+        *trio.open_memory_channel[Outbound](OUTBOUND_EVENTS),
+    )

@@ -1,0 +1,202 @@
+"""The engine actor: one for the process, between every connection and the one backend.
+
+It owns the backend's life. It starts it, is ready while it runs, and starts a new one with backoff
+when it died, could not start, or no longer lets go of streams. Whatever a dead backend still says
+is dropped and counted.
+
+It owns the slots. A slot is taken by `open` and free again when the backend says `Released`, not
+when the connection loses interest: what is counted is what the GPU still holds.
+
+Each stream has a generation number that is never used twice, so a late event cannot reach the next
+stream in the same slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+import structlog
+import trio
+
+from voxtral_actors import limits
+from voxtral_actors.engine.port import (
+    Backend,
+    BackendEvent,
+    EngineFullError,
+    EngineInfo,
+    EngineStream,
+    EngineUnavailableError,
+    Failed,
+    Released,
+    StreamSpec,
+)
+from voxtral_actors.engine.stream import ActorStream
+from voxtral_actors.groups import describe
+
+log = structlog.get_logger(__name__)
+
+
+class EngineDiedError(Exception):
+    """The backend stopped without being asked to."""
+
+
+class EngineStuckError(Exception):
+    """The backend does not let go of a stream that it was told to abort."""
+
+
+@attrs.frozen
+class EngineStatistics:
+    """A moment of the engine actor."""
+
+    ready: bool
+    slots: int
+    """How many streams the engine takes; 0 while none is ready."""
+    slots_taken: int
+    """Streams that the backend still holds, the aborted ones among them."""
+    streams_opened: int
+    streams_refused: int
+    """Opens that found no free slot."""
+    events_dropped: int
+    """Events for streams that were over."""
+    starts: int
+    """Times a backend became ready."""
+    deaths: int
+    """Times a backend failed to start, died, or was given up."""
+
+
+class EngineActor:
+    """See the module. `make_backend` makes a new backend for each life."""
+
+    def __init__(self, make_backend: Callable[[], Backend]) -> None:
+        self._make_backend = make_backend
+        self._backend: Backend | None = None
+        self._info: EngineInfo | None = None
+        self._streams: dict[int, ActorStream] = {}
+        self._aborted: dict[int, float] = {}  # generation -> when, oldest first
+        self._abort_seen = trio.Event()
+        self._became_ready = trio.Event()
+        self._generation = 0
+        self._refused = self._dropped = self._starts = self._deaths = 0
+
+    # --- The connection's side (port.Engine) -------------------------------------------------
+
+    @property
+    def info(self) -> EngineInfo | None:
+        return self._info
+
+    def open(self, spec: StreamSpec) -> EngineStream:
+        if self._backend is None or self._info is None:
+            raise EngineUnavailableError("the engine is not ready")
+        if len(self._streams) >= self._info.slots:
+            self._refused += 1
+            raise EngineFullError(f"all {self._info.slots} engine slots are taken")
+        self._generation += 1
+        stream = ActorStream(self._generation, self._abort)
+        self._streams[stream.generation] = stream
+        deliver = partial(self._deliver, stream.generation)
+        try:
+            stream.backend = self._backend.open(spec, deliver)
+        except Exception as error:
+            # A backend that cannot open is no reason to fail the connection: it is not ready.
+            del self._streams[stream.generation]
+            log.exception("engine.open_failed", stream=spec.label)
+            raise EngineUnavailableError("the engine could not open a stream") from error
+        return stream
+
+    async def wait_ready(self) -> EngineInfo:
+        """Wait for an engine that is ready, and return what it says of itself."""
+        while self._info is None:
+            await self._became_ready.wait()
+        return self._info
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            ready=self._info is not None,
+            slots=self._info.slots if self._info else 0,
+            slots_taken=len(self._streams),
+            streams_opened=self._generation,
+            streams_refused=self._refused,
+            events_dropped=self._dropped,
+            starts=self._starts,
+            deaths=self._deaths,
+        )
+
+    # --- The backend's side ------------------------------------------------------------------
+
+    def _deliver(self, generation: int, event: BackendEvent) -> None:
+        stream = self._streams.get(generation)
+        if stream is None:
+            self._dropped += 1
+        elif isinstance(event, Released):
+            self._free(generation, Failed("engine_stream_lost", "the engine let go of the stream"))
+        elif not stream.put(event):
+            self._dropped += 1
+
+    def _free(self, generation: int, unless_over: Failed) -> None:
+        """Give the slot back; a stream without a last event gets this one."""
+        self._aborted.pop(generation, None)
+        self._streams.pop(generation).put(unless_over)
+
+    def _abort(self, generation: int) -> None:
+        stream = self._streams.get(generation)
+        if stream is None or stream.backend is None or generation in self._aborted:
+            return
+        self._aborted[generation] = trio.current_time()
+        self._abort_seen.set()
+        stream.backend.abort()
+
+    # --- The backend's life ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep an engine alive until cancelled."""
+        backoff = limits.ENGINE_RESTART_FIRST_S
+        while True:
+            born = trio.current_time()
+            try:
+                await self._live()
+            except* Exception as group:  # its causes are many, the answer is one: a new life
+                self._deaths += 1
+                log.error("engine.died", error=describe(group), retry_in_s=backoff)  # noqa: TRY400
+            finally:
+                self._bury()
+            if trio.current_time() - born >= limits.ENGINE_STABLE_S:
+                backoff = limits.ENGINE_RESTART_FIRST_S
+            await trio.sleep(backoff)
+            backoff = min(2 * backoff, limits.ENGINE_RESTART_MAX_S)
+
+    async def _live(self) -> None:
+        """One life of a backend; always ends in an exception."""
+        backend = self._make_backend()
+        async with trio.open_nursery() as nursery:
+            info = await nursery.start(self._host, backend)
+            self._backend, self._info = backend, info
+            self._starts += 1
+            self._became_ready.set()
+            log.info("engine.ready", engine=info.name, model=info.model, slots=info.slots)
+            await self._watch_releases()
+
+    @staticmethod
+    async def _host(backend: Backend, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
+        await backend.run(task_status=task_status)
+        raise EngineDiedError("the engine stopped by itself")
+
+    def _bury(self) -> None:
+        self._backend = self._info = None
+        if self._became_ready.is_set():
+            self._became_ready = trio.Event()
+        for generation in list(self._streams):
+            self._free(generation, Failed("engine_lost", "the engine died and is restarted"))
+
+    async def _watch_releases(self) -> None:
+        """Raise when the backend holds on to an aborted stream."""
+        while True:
+            while self._aborted:
+                oldest = next(iter(self._aborted.values()))
+                left = oldest + limits.ENGINE_RELEASE_S - trio.current_time()
+                if left <= 0:
+                    raise EngineStuckError(f"not released {limits.ENGINE_RELEASE_S} s after abort")
+                await trio.sleep(left)
+            self._abort_seen = trio.Event()
+            await self._abort_seen.wait()

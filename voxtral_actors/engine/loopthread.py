@@ -1,0 +1,122 @@
+"""An asyncio loop in a thread of its own, and the two crossings to and from trio; nothing else.
+
+Rules:
+
+1. `LoopThread.run` lives in a trio nursery. Cancelling it asks the loop's `main` to stop and waits
+   for the thread, `limits.ENGINE_STOP_S` at most; then the (daemon) thread is left behind.
+2. `to_loop` is called in the trio thread and runs its callback in the loop; `to_trio` is called in
+   the loop's thread and runs its callback in trio. Both return at once and keep the order.
+3. Each direction is one mailbox. The first item wakes the other side, and those that come before it
+   has looked ride along: a hundred sessions cost one wake-up a tick and not a hundred.
+4. A callback that raises is logged and dropped: an exception in trio's entry queue would be the end
+   of the whole run, one in the loop's would pass unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+import trio
+
+from voxtral_actors.limits import ENGINE_STOP_S
+
+log = structlog.get_logger(__name__)
+
+
+class Mailbox:
+    """Callbacks for another thread; `wake` schedules `drain` there, and fails when it is gone."""
+
+    def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
+        self._wake = wake
+        self._items: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._awake = False
+
+    def put(self, callback: Callable[..., object], *args: Any) -> None:
+        """Add a callback. Append first, look second: `drain` does the same in reverse, so that an
+        item is either seen by the drain under way or wakes a new one."""
+        self._items.append((callback, args))
+        if not self._awake:
+            self._awake = True
+            # RuntimeError is a closed loop, RunFinishedError (one too) a trio run that is over.
+            # Nobody is left over there, and what was meant for it has lost its meaning.
+            with contextlib.suppress(RuntimeError):
+                self._wake(self.drain)
+
+    def drain(self) -> None:
+        """Run what is there, in the thread that it was meant for."""
+        self._awake = False
+        while self._items:
+            callback, args = self._items.popleft()
+            try:
+                callback(*args)
+            except Exception:  # rule 4
+                log.exception("loopthread.callback_failed")
+
+
+class LoopThread:
+    """One asyncio loop, used for one `run`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._inbox = Mailbox(self._loop.call_soon_threadsafe)
+        self._outbox: Mailbox | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def to_loop(self, callback: Callable[..., object], *args: Any) -> None:
+        """From trio: run a callback in the loop, soon."""
+        self._inbox.put(callback, *args)
+
+    def to_trio(self, callback: Callable[..., object], *args: Any) -> None:
+        """From the loop: run a callback in trio, soon."""
+        assert self._outbox is not None, "to_trio before run"  # noqa: S101 - a bug of ours
+        self._outbox.put(callback, *args)
+
+    async def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `main()` in the loop until it returns, raises, or this is cancelled.
+
+        Raises:
+            Exception: what `main` raised.
+        """
+        self._outbox = Mailbox(trio.lowlevel.current_trio_token().run_sync_soon)
+        async with trio.open_nursery() as nursery:
+            hold = trio.CancelScope(shield=True)
+            nursery.start_soon(self._stop_when_cancelled, hold)
+            with hold:
+                await trio.to_thread.run_sync(
+                    self._thread, main, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+                )
+            if hold.cancelled_caught:
+                log.error("loopthread.left_behind", waited_s=ENGINE_STOP_S)
+            nursery.cancel_scope.cancel(reason="the loop has ended")
+
+    async def _stop_when_cancelled(self, hold: trio.CancelScope) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.to_loop(self._stop)
+            hold.deadline = trio.current_time() + ENGINE_STOP_S
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._main is not None:
+            self._main.cancel("the engine is stopped")
+
+    def _thread(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._supervise(main))
+
+    async def _supervise(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._main = asyncio.ensure_future(main())
+        if self._stopping:  # asked before there was anything to cancel
+            self._main.cancel()
+        try:
+            await self._main
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise

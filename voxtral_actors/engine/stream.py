@@ -1,0 +1,95 @@
+"""The connection's end of one engine stream: a mailbox that merges what is not fetched in time.
+
+The engine side puts events in with `put`, which never blocks and never refuses; the connection
+takes them out with `receive`. Between two calls of `receive` texts are joined and positions move
+forward, so a slow client costs the memory of its own text and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from voxtral_actors.engine.port import (
+    BackendStream,
+    EngineEvent,
+    Failed,
+    Finished,
+    Progress,
+    Text,
+)
+
+
+class ActorStream:
+    """One stream, identified by a generation number that the engine actor never uses twice."""
+
+    def __init__(self, generation: int, on_abort: Callable[[int], None]) -> None:
+        self.generation = generation
+        self.backend: BackendStream | None = None
+        self._on_abort = on_abort
+        self._text: list[str] = []
+        self._consumed = 0
+        self._moved = False
+        self._last: Finished | Failed | None = None
+        self._sealed = False  # the last event is here, or nobody wants it
+        self._arrived = trio.lowlevel.ParkingLot()
+
+    # --- The engine's side -------------------------------------------------------------------
+
+    def put(self, event: EngineEvent) -> bool:
+        """Add an event; False if the stream is over and it was dropped."""
+        if self._sealed:
+            return False
+        match event:
+            case Text(text=text, consumed=consumed):
+                if text:
+                    self._text.append(text)
+                self._move(consumed)
+            case Progress(consumed=consumed):
+                self._move(consumed)
+            case Finished() | Failed():
+                self._last = event
+                self._sealed = True
+        self._arrived.unpark_all()
+        return True
+
+    def _move(self, consumed: int) -> None:
+        self._moved = True
+        self._consumed = max(self._consumed, consumed)
+
+    # --- The connection's side (port.EngineStream) -------------------------------------------
+
+    def feed(self, pcm: bytes) -> None:
+        if self.backend is not None and not self._sealed:
+            self.backend.feed(pcm)
+
+    def finish(self) -> None:
+        if self.backend is not None and not self._sealed:
+            self.backend.finish()
+
+    def abort(self) -> None:
+        self._sealed = True
+        self._text.clear()
+        self._moved = False
+        self._last = None
+        self._arrived.unpark_all()
+        self._on_abort(self.generation)
+
+    async def receive(self) -> EngineEvent:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            if self._text:
+                text = "".join(self._text)
+                self._text.clear()
+                self._moved = False
+                return Text(text, self._consumed)
+            if self._moved and self._last is None:
+                self._moved = False
+                return Progress(self._consumed)
+            if self._last is not None:
+                last, self._last = self._last, None
+                return last
+            if self._sealed:
+                raise trio.EndOfChannel
+            await self._arrived.park()

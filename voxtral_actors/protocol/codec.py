@@ -1,0 +1,214 @@
+"""The wire's one dialect: frames to commands, events to text.
+
+A text frame is one JSON object `{"type", "session_id", "request_id", "payload"}`; a binary frame is
+PCM16 for the active utterance. `decode` never raises: what is no valid message becomes a
+`BadMessage` that names the field, the value and what is allowed. `encode` never fails on an event.
+
+Decoding has two steps. The envelope is decoded with the payload left raw, then the payload by its
+type's own decoder: so an error in a payload still knows the ids it has to be reported under, and
+the base64 of an `append` is scanned once and copied once.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+
+import attrs
+import msgspec
+import pybase64
+
+from voxtral_actors.limits import (
+    BYTES_PER_SAMPLE,
+    MAX_ID_CHARS,
+    MAX_QUOTED_CHARS,
+    MAX_REASON_CHARS,
+)
+from voxtral_actors.protocol.commands import (
+    Append,
+    BadMessage,
+    Cancel,
+    Command,
+    End,
+    Finalise,
+    Inbound,
+    Ping,
+    SessionUpdate,
+    Start,
+    TooBig,
+)
+from voxtral_actors.protocol.events import EVENT_CLASSES, Event
+
+_Id: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
+_ABSENT = msgspec.Raw(b"{}")
+
+
+class _Envelope(msgspec.Struct):
+    type: _Id
+    session_id: _Id
+    request_id: _Id
+    payload: msgspec.Raw = _ABSENT
+
+
+class _Nothing(msgspec.Struct):
+    """A payload that may hold anything and means nothing."""
+
+
+class _CancelPayload(msgspec.Struct):
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARS)] | None = None
+
+
+class _UpdatePayload(msgspec.Struct):
+    model: Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)] | None = None
+
+
+class _CommitPayload(msgspec.Struct):
+    final: bool = False
+
+
+class _AppendPayload(msgspec.Struct):
+    audio: str
+
+
+def _append(env: _Envelope, payload: _AppendPayload) -> Inbound:
+    try:
+        audio = pybase64.b64decode(payload.audio, validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
+        return _bad_audio("audio is not base64", str(error), env.session_id, env.request_id)
+    return _checked(audio, env.session_id, env.request_id)
+
+
+def _commit(env: _Envelope, payload: _CommitPayload) -> Command:
+    return (Finalise if payload.final else Start)(env.session_id, env.request_id)
+
+
+def _plain(command: type[Ping | End]) -> Callable[[_Envelope, _Nothing], Command]:
+    return lambda env, _: command(env.session_id, env.request_id)
+
+
+def _message(
+    payload: type[msgspec.Struct], make: Callable[[_Envelope, Any], Inbound]
+) -> tuple[msgspec.json.Decoder[Any], Callable[[_Envelope, Any], Inbound]]:
+    return msgspec.json.Decoder(payload), make
+
+
+_MESSAGES = {
+    "ping": _message(_Nothing, _plain(Ping)),
+    "end": _message(_Nothing, _plain(End)),
+    "cancel": _message(
+        _CancelPayload, lambda env, p: Cancel(env.session_id, env.request_id, p.reason)
+    ),
+    "session.update": _message(
+        _UpdatePayload, lambda env, p: SessionUpdate(env.session_id, env.request_id, p.model)
+    ),
+    "input_audio_buffer.commit": _message(_CommitPayload, _commit),
+    "input_audio_buffer.append": _message(_AppendPayload, _append),
+}
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+
+
+def decode(frame: str | bytes, max_bytes: int) -> Inbound:
+    """Read one WebSocket message of at most `max_bytes` bytes of UTF-8 or PCM."""
+    if len(frame) > max_bytes or (
+        isinstance(frame, str)
+        and len(frame) * 4 > max_bytes
+        and len(frame.encode("utf-8", "surrogatepass")) > max_bytes
+    ):
+        return TooBig(max_bytes)
+    if isinstance(frame, bytes):
+        return _checked(frame, None, None)
+    try:
+        env = _decode_envelope(frame)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        return _bad_envelope(frame, error)
+    known = _MESSAGES.get(env.type)
+    if known is None:
+        return BadMessage(
+            "invalid_message",
+            "unknown_type",
+            f"type {_quoted(env.type)} is unknown; allowed: {', '.join(_MESSAGES)}",
+            {"field": "type", "value": _quoted(env.type), "allowed": list(_MESSAGES)},
+            env.session_id,
+            env.request_id,
+        )
+    decoder, make = known
+    try:
+        payload = decoder.decode(env.payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return BadMessage(
+            "invalid_payload",
+            "invalid_payload",
+            f"payload of {env.type}: {error}",
+            {"field": "payload", "problem": str(error)},
+            env.session_id,
+            env.request_id,
+        )
+    return make(env, payload)
+
+
+def encode(event: Event) -> str:
+    """Write an event as the text of one frame."""
+    payload = {name: getattr(event, name) for name in _PAYLOAD_FIELDS[type(event)]}
+    message = {
+        "type": event.TYPE,
+        "session_id": event.session_id,
+        "request_id": event.request_id,
+        "payload": payload,
+    }
+    return _encode(message).decode()
+
+
+_encode = msgspec.json.Encoder().encode
+_PAYLOAD_FIELDS = {
+    cls: tuple(f.name for f in attrs.fields(cls) if f.name not in {"session_id", "request_id"})
+    for cls in EVENT_CLASSES
+}
+
+
+def _checked(audio: bytes, session_id: str | None, request_id: str | None) -> Inbound:
+    """An `Append`, if the audio is a whole number of samples and not empty."""
+    if not audio:
+        return _bad_audio("audio is empty", "at least one sample", session_id, request_id)
+    if len(audio) % BYTES_PER_SAMPLE:
+        problem = f"{len(audio)} bytes; PCM16 has an even number"
+        return _bad_audio("audio has an odd number of bytes", problem, session_id, request_id)
+    return Append(audio, session_id, request_id)
+
+
+def _bad_audio(
+    message: str, problem: str, session_id: str | None, request_id: str | None
+) -> BadMessage:
+    details: dict[str, object] = {
+        "field": "payload.audio",
+        "problem": problem,
+        "allowed": "base64 of PCM16 little endian, 16 kHz, one channel",
+    }
+    return BadMessage("invalid_payload", "invalid_audio", message, details, session_id, request_id)
+
+
+def _bad_envelope(frame: str, error: Exception) -> BadMessage:
+    """The error for a frame that is no envelope, under whatever valid ids can still be read."""
+    try:
+        fields = msgspec.json.decode(frame)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return BadMessage("invalid_message", "invalid_json", f"the message is no JSON: {error}")
+    if not isinstance(fields, dict):
+        return BadMessage("invalid_message", "not_an_object", "the message is no JSON object")
+    return BadMessage(
+        "invalid_message",
+        "invalid_envelope",
+        f"{error}; type, session_id and request_id are texts of 1 to {MAX_ID_CHARS} characters,"
+        " payload is an object",
+        {"problem": str(error)},
+        _id_or_none(fields.get("session_id")),
+        _id_or_none(fields.get("request_id")),
+    )
+
+
+def _id_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS else None
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "…"

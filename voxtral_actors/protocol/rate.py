@@ -1,0 +1,36 @@
+"""Admission over a rolling window, as a value.
+
+A window of `limit` per `seconds` remembers when the last `limit` admissions were. One more is let
+in when the oldest of them is `seconds` old; until then it is refused and told when to come back.
+Refusals are not remembered: a client that keeps trying is let in as soon as one that waited.
+Time is an argument, in seconds on any clock that does not go back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+
+@attrs.define
+class Window:
+    """At most `limit` admissions in any `seconds` seconds; a limit of 0 admits everything."""
+
+    limit: int
+    seconds: float
+    _admitted: deque[float] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._admitted = deque(maxlen=self.limit)
+
+    def admit(self, now: float) -> float | None:
+        """Take one admission at `now`: None if it is granted, else the seconds until one is."""
+        if not self.limit:
+            return None
+        if len(self._admitted) == self.limit:
+            wait = self._admitted[0] + self.seconds - now
+            if wait > 0:
+                return wait
+        self._admitted.append(now)  # maxlen pushes the oldest one out
+        return None

@@ -1,0 +1,128 @@
+"""The server process: one nursery that owns the engine and the listener, and the way it stops.
+
+The engine is outside, the listener inside: HTTP answers while the engine is still starting, and the
+engine is there for as long as a connection may need it.
+
+A signal starts the drain. The listener goes on accepting, so that probes see 503 and clients are
+told to go elsewhere, until the last session has ended or the time for it is over; then everything
+is cancelled. A second signal does that at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+import attrs
+import structlog
+import trio
+
+from voxtral_actors import groups, limits
+from voxtral_actors.engine import registry
+from voxtral_actors.engine.actor import EngineActor
+from voxtral_actors.server import metrics, quart_app
+from voxtral_actors.server.admission import Admission
+from voxtral_actors.server.listener import Listener, open_listeners
+from voxtral_actors.server.service import Service
+from voxtral_actors.server.wire import WireOptions
+from voxtral_actors.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class Running:
+    """A server that accepts connections."""
+
+    service: Service
+    listener: Listener
+    host: str
+    port: int
+    stop: trio.Event
+    """Set it to stop like a signal would."""
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}/ws"
+
+
+async def run(
+    settings: Settings,
+    *,
+    engine: EngineActor | None = None,
+    task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `Running.stop` is set, then drain and return.
+
+    `engine` replaces the one that the settings name.
+
+    Raises:
+        EngineSetupError: the engine cannot be loaded.
+        OSError: the address cannot be listened on.
+    """
+    engine = engine or EngineActor(registry.load(settings))
+    sockets = await open_listeners(settings.host, settings.port)
+    service = Service(settings, engine, Admission(settings, engine))
+    options = WireOptions(
+        write_deadline_s=settings.write_deadline_s, max_message_bytes=settings.max_message_bytes
+    )
+    figures = metrics.process_registry()
+    listener = Listener(quart_app.create(service, figures), options)
+    figures.register(metrics.ServiceCollector(service, listener))
+    host, port = sockets[0].socket.getsockname()[:2]
+    running = Running(service, listener, host, port, trio.Event())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.run)
+        await nursery.start(listener.run, sockets)
+        log.info("server.listening", url=running.url, engine=settings.engine)
+        task_status.started(running)
+        await running.stop.wait()
+        await _drain(service)
+        nursery.cancel_scope.cancel(reason="the server stops")
+    log.info("server.stopped")
+
+
+async def _drain(service: Service) -> None:
+    whole = service.settings.drain_timeout_s
+    # What comes after the last session (cutting sockets, stopping the engine) needs time too.
+    left = max(whole - limits.STOP_RESERVE_S, whole / 2)
+    log.info("server.draining", connections=service.admission.open, seconds=left)
+    service.start_drain(trio.current_time() + left)
+    with trio.move_on_after(left) as scope:
+        await service.no_connections()
+    if scope.cancelled_caught:
+        log.warning("server.drain_timeout", connections=service.admission.open)
+
+
+def main(settings: Settings) -> int:
+    """Run the server until it is told to stop; returns the exit status."""
+    status = 0
+    try:
+        trio.run(_until_signalled, settings)
+    except* (registry.EngineSetupError, OSError) as group:
+        print(f"voxtral-actors: {groups.describe(group)}", file=sys.stderr)
+        status = 1
+    return status
+
+
+async def _until_signalled(settings: Settings) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def serve(*, task_status: trio.TaskStatus[Running]) -> None:
+                await run(settings, task_status=task_status)
+                nursery.cancel_scope.cancel(reason="the server has stopped")
+
+            running = await nursery.start(serve)
+            nursery.start_soon(_obey, signals, running, nursery.cancel_scope)
+
+
+async def _obey(signals: AsyncIterator[int], running: Running, scope: trio.CancelScope) -> None:
+    """First signal: drain. Second: stop at once."""
+    async for number in signals:
+        log.info("server.signal", signal=signal.Signals(number).name)
+        if running.stop.is_set():
+            scope.cancel(reason="a second signal")
+        running.stop.set()

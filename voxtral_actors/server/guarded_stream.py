@@ -1,0 +1,230 @@
+"""One accepted socket under guard: nothing that its peer does or fails to do holds it for ever.
+
+The stream belongs to the task that awaits `run`; it is closed when `run` returns. Inside, one task
+(`read`) receives, any task sends, and one cancel scope spans them all, the application included:
+ending the connection means cancelling that scope, so the app learns of a cut at the same moment.
+
+1. A send is never torn in two by a cancelled caller: it is shielded, and under a deadline instead.
+   A peer that does not take one write in `write_deadline_s` is a slow consumer and is cut.
+2. The whole connection has at most one deadline, `_due` says what it means when it passes: the
+   handshake until `admit`, nothing afterwards, the close handshake once our Close or EOF is out.
+3. Silence counts only while a receive is pending: time in which we do not read is our own.
+4. A kernel that closes a socket with unread input resets the connection, which may destroy what we
+   sent last. So `close` sends EOF and the reader then discards input until the peer hangs up.
+5. The first reason given for an end stays; cutting is synchronous and never waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+
+from voxtral_actors import limits
+
+RECEIVE_BYTES = 65_536
+"""One receive: as hypercorn does it; the kernel's buffer is the larger one anyway."""
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes close() drop what a peer did not take, and the kernel's memory with it."""
+
+
+class Ending(enum.StrEnum):
+    """Why a connection ends; the listener counts them under these names."""
+
+    CLOSED = "closed"
+    CLIENT_LEFT = "client_left"
+    IDLE = "idle"
+    BAD_REQUEST = "bad_request"
+    PROTOCOL_ERROR = "protocol_error"
+    MESSAGE_TOO_BIG = "message_too_big"
+    SLOW_CONSUMER = "slow_consumer"
+    PEER_SILENT = "peer_silent"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    CLOSE_TIMEOUT = "close_timeout"
+    PUSHED_OUT = "pushed_out"
+    ABORTED = "aborted"
+    SERVER_STOPPED = "server_stopped"
+    FAILED = "failed"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether somebody did what they should not, as against a connection that just ended."""
+        return self not in {Ending.CLOSED, Ending.CLIENT_LEFT, Ending.IDLE, Ending.SERVER_STOPPED}
+
+
+@attrs.frozen(kw_only=True)
+class WireOptions:
+    """How one listener guards its sockets. The two without default are settings."""
+
+    write_deadline_s: float
+    max_message_bytes: int
+    handshake_s: float = limits.HANDSHAKE_S
+    close_handshake_s: float = limits.CLOSE_HANDSHAKE_S
+    peer_silence_s: float = limits.PEER_SILENCE_S
+    ping_interval_s: float = limits.PING_INTERVAL_S
+    max_unadmitted: int = limits.MAX_UNADMITTED_SOCKETS
+
+
+@attrs.frozen
+class WireStatistics:
+    """One connection, as `/metrics`, logs and tests see it."""
+
+    peer: str
+    age_s: float
+    admitted: bool
+    ending: str | None
+    bytes_in: int
+    bytes_out: int
+
+
+class GuardedStream:
+    """A stream whose every wait is bounded; see the rules above."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, options: WireOptions) -> None:
+        self.options = options
+        self.admitted = False
+        self.opened_at = trio.current_time()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._stream = stream
+        self._ending: Ending | None = None
+        self._over = False
+        self._draining = False
+        self._due = Ending.HANDSHAKE_TIMEOUT
+        self._scope = trio.CancelScope(deadline=self.opened_at + options.handshake_s)
+        # The three waits that somebody else may have to cut short: each is replaced per use.
+        self._sending = trio.CancelScope()
+        self._receiving = trio.CancelScope()
+        self._handling = trio.CancelScope()
+        self._send_lock = trio.Lock()
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the connection ends, or ended; None while nothing has ended it."""
+        if self._ending is None and self._scope.cancel_called:
+            return self._due
+        return self._ending
+
+    @property
+    def fault(self) -> Ending | None:
+        """`ending`, if it is one that somebody is to blame for."""
+        ending = self.ending
+        return ending if ending is not None and ending.is_fault else None
+
+    def admit(self) -> None:
+        """Lift the handshake deadline: the peer is known. From now on it must not fall silent."""
+        if self.admitted or self._over:
+            return
+        self.admitted = True
+        if self._due is Ending.HANDSHAKE_TIMEOUT:
+            self._scope.deadline = math.inf
+        self._receiving.deadline = trio.current_time() + self.options.peer_silence_s
+
+    def abort(self, ending: Ending = Ending.ABORTED) -> None:
+        """End the connection now, app included, with nothing more sent; safe to call any time."""
+        self.note(ending)
+        self._over = True
+        self._sending.cancel(reason=ending)
+        self._scope.cancel(reason=ending)
+
+    def note(self, ending: Ending) -> None:
+        """Record why the connection is about to end, unless a reason is known."""
+        if self._ending is None:
+            self._ending = ending
+
+    def idle(self, *, idle: bool) -> None:
+        """Between two HTTP requests a connection may be cut without anybody being to blame."""
+        if self._due in {Ending.HANDSHAKE_TIMEOUT, Ending.IDLE}:
+            self._due = Ending.IDLE if idle else Ending.HANDSHAKE_TIMEOUT
+
+    def close_sent(self) -> None:
+        """Our Close frame is out: the peer has a moment to answer and hang up."""
+        self._due = Ending.CLOSE_TIMEOUT
+        self._scope.deadline = trio.current_time() + self.options.close_handshake_s
+
+    async def run(self, body: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+        """Run `body`, which reads until the connection is over; then end all that it started."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await body(nursery)
+                    nursery.cancel_scope.cancel(reason=self.ending)
+            if self._scope.cancelled_caught:
+                self.note(self._due)
+        finally:
+            self._over = True
+            if self._ending in {Ending.SLOW_CONSUMER, Ending.PEER_SILENT}:
+                self._reset_on_close()
+            await trio.aclose_forcefully(self._stream)
+
+    async def read(self, handle: Callable[[bytes], Awaitable[None]]) -> None:
+        """Hand what arrives to `handle`, or discard it once we are closing, until the peer ends."""
+        while True:
+            silence = self.options.peer_silence_s if self.admitted else math.inf
+            try:
+                with trio.move_on_after(silence) as self._receiving:
+                    data = await self._stream.receive_some(RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if self._receiving.cancelled_caught:
+                self.abort(Ending.PEER_SILENT)
+                return
+            if not data:
+                self.abort(Ending.CLOSED if self._draining else Ending.CLIENT_LEFT)
+                return
+            self.bytes_in += len(data)
+            if not self._draining:
+                with trio.CancelScope() as self._handling:
+                    await handle(bytes(data))
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of `data` or end the connection. Never raises for a peer that is gone.
+
+        A caller that sends in a loop is cancelled at the checkpoint after the end.
+        """
+        with trio.CancelScope(shield=True):  # bounded: who holds the lock is under its own deadline
+            async with self._send_lock:
+                if not self._over:
+                    await self._send_now(data)
+        if self._over:
+            await trio.lowlevel.checkpoint()
+
+    async def _send_now(self, data: bytes) -> None:
+        limit = trio.current_time() + self.options.write_deadline_s
+        with trio.CancelScope(shield=True, deadline=limit) as self._sending:
+            try:
+                await self._stream.send_all(data)
+                self.bytes_out += len(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.abort(Ending.CLIENT_LEFT)
+        if self._sending.cancelled_caught:
+            self.abort(Ending.SLOW_CONSUMER)
+
+    async def close(self) -> None:
+        """Say EOF, then let the reader discard what still comes; bounded by the close handshake."""
+        if self._draining or self._over:
+            return
+        self._draining = True
+        self._handling.cancel(reason="closing")
+        limit = trio.current_time() + self.options.close_handshake_s
+        if limit < self._scope.deadline:
+            self._scope.deadline = limit
+            self._due = Ending.CLOSED
+        with trio.CancelScope(shield=True):  # bounded: see `send_all`; EOF itself does not wait
+            async with self._send_lock:
+                try:
+                    await self._stream.send_eof()
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self.abort(Ending.CLIENT_LEFT)
+
+    def _reset_on_close(self) -> None:
+        if isinstance(self._stream, trio.SocketStream):
+            with contextlib.suppress(OSError):  # it may be reset or closed already
+                self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -1,0 +1,92 @@
+"""`/metrics`: Prometheus figures, read from the `statistics()` of the live objects at each scrape.
+
+Nothing is counted here: every figure has one owner, and tests read the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from voxtral_actors.server.listener import Listener
+from voxtral_actors.server.service import Service
+
+PREFIX = "voxtral_"
+
+
+class ServiceCollector(Collector):
+    """The figures of one server."""
+
+    def __init__(self, service: Service, listener: Listener) -> None:
+        self._service = service
+        self._listener = listener
+
+    def collect(self) -> Iterable[Metric]:
+        service, admission = self._service, self._service.admission
+        engine, sockets = service.engine.statistics(), self._listener.statistics()
+        yield _gauge("ready", "1 if new sessions are taken.", service.status == "ready")
+        yield _gauge("draining", "1 from the signal to stop on.", service.drain.started)
+        yield _gauge("connections_open", "Admitted connections.", admission.open)
+        yield _gauge(
+            "connections_limit", "MAX_CONCURRENT_CONNECTIONS.", service.settings.max_connections
+        )
+        yield _counter("connections", "Admitted connections so far.", admission.admitted)
+        yield _labelled(
+            "connections_refused",
+            "Connections refused, by reason.",
+            ["reason"],
+            {(reason,): count for reason, count in admission.refused.items()},
+        )
+        yield _labelled(
+            "connections_ended",
+            "Admitted connections that ended, by class and reason.",
+            ["kind", "reason"],
+            service.outcomes,
+        )
+        yield _gauge("sockets_open", "Open sockets, HTTP ones too.", sockets.open)
+        yield _gauge("sockets_unadmitted", "Open sockets without a session.", sockets.unadmitted)
+        yield _counter("sockets_failures", "Exceptions kept to a socket.", sockets.failures)
+        yield _labelled(
+            "sockets_ended",
+            "Sockets that ended, by reason.",
+            ["reason"],
+            {(reason,): count for reason, count in sockets.ended.items()},
+        )
+        yield _gauge("engine_ready", "1 if the engine is ready.", engine.ready)
+        yield _gauge("engine_slots", "Streams that the engine takes.", engine.slots)
+        yield _gauge("engine_slots_taken", "Streams that the engine holds.", engine.slots_taken)
+        yield _counter("engine_streams", "Streams opened.", engine.streams_opened)
+        yield _counter("engine_streams_refused", "Opens without a slot.", engine.streams_refused)
+        yield _counter("engine_events_dropped", "Events of dead streams.", engine.events_dropped)
+        yield _counter("engine_starts", "Times the engine became ready.", engine.starts)
+        yield _counter("engine_deaths", "Times the engine failed or died.", engine.deaths)
+
+
+def process_registry() -> CollectorRegistry:
+    """A registry with the process's own figures; one a server, so that two of them do not meet."""
+    metrics = CollectorRegistry()
+    ProcessCollector(registry=metrics)
+    PlatformCollector(registry=metrics)
+    GCCollector(registry=metrics)
+    return metrics
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, text, value=float(value))
+
+
+def _labelled(name: str, text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for key, count in values.items():
+        family.add_metric(list(key), count)
+    return family

@@ -1,0 +1,125 @@
+"""The routes, and the transport that quart gives a connection. The only file that imports quart.
+
+`/ws` refuses in words: a browser cannot read the HTTP status of a failed handshake, so a refused
+client is accepted, told its error, and closed. It never counts as a session, and its socket stays
+under the handshake deadline.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import structlog
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import CollectorRegistry
+from quart import Response, websocket
+from quart.typing import ResponseReturnValue
+from quart_trio import QuartTrio
+
+from voxtral_actors.connection import supervisor
+from voxtral_actors.connection.supervisor import Kind, Outcome
+from voxtral_actors.limits import MAX_HTTP_BODY_BYTES
+from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.codec import encode
+from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID
+from voxtral_actors.server.admission import SUBPROTOCOL, read_credentials
+from voxtral_actors.server.service import Service
+from voxtral_actors.server.wire import current_wire
+
+log = structlog.get_logger(__name__)
+
+
+class QuartTransport:
+    """`connection.transport.Transport` over the WebSocket of the current task.
+
+    It never raises `Disconnected`: quart-trio cancels the handler when the client is gone, and a
+    send to nobody returns. Bound to the one WebSocket, not to quart's context variable.
+    """
+
+    def __init__(self) -> None:
+        self._websocket = websocket._get_current_object()  # type: ignore[attr-defined]
+
+    async def receive(self) -> str | bytes:
+        frame: str | bytes | None = await self._websocket.receive()
+        return b"" if frame is None else frame  # quart's way of saying an empty binary frame
+
+    async def send(self, text: str) -> None:
+        await self._websocket.send(text)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._websocket.close(code, reason)
+
+
+def create(service: Service, metrics: CollectorRegistry) -> QuartTrio:
+    """The ASGI app of one server."""
+    app = QuartTrio(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_HTTP_BODY_BYTES
+
+    @app.get("/healthz")
+    async def healthz() -> ResponseReturnValue:
+        """The process answers: all that a liveness probe may ask."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> ResponseReturnValue:
+        """New sessions are taken: the engine is ready and the server does not drain."""
+        status = service.status
+        return {"status": status}, 200 if status == "ready" else 503
+
+    @app.get("/metrics")
+    async def prometheus() -> ResponseReturnValue:
+        return Response(generate_latest(metrics), content_type=CONTENT_TYPE_LATEST)
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        await _serve(service)
+
+    return app
+
+
+async def _serve(service: Service) -> None:
+    wire = current_wire.get()
+    credentials = read_credentials(
+        websocket.headers, websocket.args, websocket.requested_subprotocols
+    )
+    chosen = SUBPROTOCOL if SUBPROTOCOL in websocket.requested_subprotocols else None
+    session_id = f"sess-{uuid.uuid4().hex}"
+    outcome: Outcome | None = None
+    started = time.monotonic()
+    try:
+        with service.admission.admit(credentials) as verdict:
+            await websocket.accept(subprotocol=chosen)
+            transport = QuartTransport()
+            if isinstance(verdict, Close):
+                await _refuse(transport, session_id, verdict)
+                return
+            wire.admit()
+            outcome = await supervisor.serve(
+                transport,
+                service.engine,
+                verdict,
+                service.settings,
+                service.drain,
+                session_id=session_id,
+                created=int(time.time()),
+            )
+    finally:
+        if wire.admitted:
+            if outcome is None:  # the client left, or the wire was cut for a reason that it knows
+                outcome = Outcome(
+                    Kind.CLIENT_FAULT if wire.fault else Kind.NORMAL, wire.fault or "client_left"
+                )
+            service.ended(outcome)
+            log.info(
+                "connection.ended",
+                session_id=session_id,
+                kind=outcome.kind.value,
+                reason=outcome.reason,
+                seconds=round(time.monotonic() - started, 3),
+            )
+
+
+async def _refuse(transport: QuartTransport, session_id: str, close: Close) -> None:
+    await transport.send(encode(closing_error(session_id, CONNECTION_REQUEST_ID, close)))
+    await transport.close(close.spec.code, close.spec.slug)

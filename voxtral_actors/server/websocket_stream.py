@@ -1,0 +1,137 @@
+"""hypercorn's WebSocket with the limits, and the ends, that it leaves open.
+
+1. No compression is ever negotiated: it could only be bounded after it has been inflated.
+2. A frame that comes before the app has accepted is answered 400, and the app can accept no more.
+3. A message is counted in bytes as it arrives; past the limit the peer gets 1009 and the app its
+   disconnect, at once. A frame that breaks the protocol is answered with the Close code for it.
+4. After our Close frame input is dropped, not queued: nobody reads it any more.
+5. Once both Close frames are exchanged the connection ends there and then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import trio
+from hypercorn.protocol.events import Data, Event, Request, StreamClosed
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from wsproto.connection import ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
+from wsproto.events import Event as WebSocketEvent
+
+from voxtral_actors.protocol.closing import Close
+from voxtral_actors.server.guarded_stream import Ending, GuardedStream
+
+
+class _TooBigError(Exception):
+    """A message grew past the limit."""
+
+
+class _Assembly:
+    """One message in the making, counted in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts: list[Any] = []
+        self._bytes = 0
+
+    def add(self, event: Message[Any]) -> dict[str, Any] | None:
+        """The message for the app, once its last part is in."""
+        part = event.data
+        if isinstance(part, str) and not part.isascii():
+            self._bytes += len(part.encode())
+        else:
+            self._bytes += len(part)
+        if self._bytes > self._max_bytes:
+            raise _TooBigError
+        self._parts.append(part)
+        if not event.message_finished:
+            return None
+        parts, self._parts, self._bytes = self._parts, [], 0
+        text = isinstance(event, TextMessage)
+        return {
+            "type": "websocket.receive",
+            "bytes": None if text else b"".join(parts),
+            "text": "".join(parts) if text else None,
+        }
+
+
+class WebSocket(WSStream):
+    """The stream of one upgraded connection."""
+
+    def __init__(self, guard: GuardedStream, *args: Any) -> None:
+        super().__init__(*args)
+        self._guard = guard
+        self._assembly = _Assembly(self.config.websocket_max_message_size)
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Request):
+            kept = [item for item in event.headers if item[0] != b"sec-websocket-extensions"]
+            await super().handle(replace(event, headers=kept))
+            if self.closed:  # refused, and answered
+                self._guard.note(Ending.BAD_REQUEST)
+                await self.send(StreamClosed(stream_id=self.stream_id))
+        elif isinstance(event, Data) and not self.handshake.accepted:
+            if self.state is ASGIWebsocketState.HANDSHAKE and not self.closed:
+                await self._refuse_early_data()
+        else:
+            await super().handle(event)
+
+    async def _refuse_early_data(self) -> None:
+        self.closed = True  # first of all: from here on the app can neither accept nor answer
+        self._guard.note(Ending.BAD_REQUEST)
+        await self._send_error_response(400)
+        if self.app_put is not None:
+            await self.app_put({"type": "websocket.disconnect", "code": 1006})
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def app_send(self, message: Any) -> None:
+        if self.closed:
+            await trio.lowlevel.checkpoint()  # an app that sends in a loop must stay cancellable
+        await super().app_send(message)
+
+    async def _send_wsproto_event(self, event: WebSocketEvent) -> None:
+        closing = isinstance(event, CloseConnection) and self.connection.state in {
+            ConnectionState.OPEN,
+            ConnectionState.REMOTE_CLOSING,
+        }
+        await super()._send_wsproto_event(event)
+        if closing:
+            self._guard.close_sent()
+
+    async def _handle_events(self) -> None:
+        for event in self.connection.events():
+            if isinstance(event, CloseConnection):
+                await self._on_close(event)
+                return
+            if isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, TextMessage | BytesMessage):
+                if self.connection.state is not ConnectionState.OPEN:
+                    continue
+                try:
+                    message = self._assembly.add(event)
+                except _TooBigError:
+                    await self._fail(Ending.MESSAGE_TOO_BIG, *_TOO_BIG)
+                    return
+                if message is not None and self.app_put is not None:
+                    await self.app_put(message)
+
+    async def _on_close(self, event: CloseConnection) -> None:
+        """A Close frame from the peer, or wsproto's verdict on a frame that is none."""
+        if self.connection.state is ConnectionState.OPEN:
+            await self._fail(Ending.PROTOCOL_ERROR, event.code, event.reason)
+            return
+        if self.connection.state is ConnectionState.REMOTE_CLOSING:
+            await self._send_wsproto_event(event.response())
+        self._guard.abort(Ending.CLOSED)
+
+    async def _fail(self, ending: Ending, code: int, reason: str | None) -> None:
+        """Close for the peer's fault: the app hears of it without waiting for the peer."""
+        self._guard.note(ending)
+        await self._send_wsproto_event(CloseConnection(code=code, reason=reason))
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+
+_TOO_BIG = (Close.TOO_BIG.spec.code, Close.TOO_BIG.spec.slug)
