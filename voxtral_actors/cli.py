@@ -43,7 +43,7 @@ _env_file: Callable[[_Command], _Command] = click.option(
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(voxtral_actors.__version__)
+@click.version_option(voxtral_actors.__version__, prog_name="voxtral-actors")
 def main() -> None:
     """Live speech-to-text over WebSocket.
 

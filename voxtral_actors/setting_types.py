@@ -110,7 +110,8 @@ def _to_bool(text: str, _: Any) -> bool:
             return True
         case "0" | "false" | "no" | "off":
             return False
-    raise ValueError
+        case _:
+            raise ValueError
 
 
 def _to_secret(text: str, _: Any) -> Secret:
@@ -132,15 +133,20 @@ def _to_tuple(text: str, kind: Any) -> tuple[Any, ...]:
     raise ValueError
 
 
+def _made_of(origin: Any) -> Callable[[Any], bool]:
+    """Predicate: a type such as `Literal[…]` or `dict[…]`, by what stands before the bracket."""
+    return lambda kind: get_origin(kind) is origin
+
+
 _converter = cattrs.Converter()
 _converter.register_structure_hook(str, lambda text, _: text)
 _converter.register_structure_hook(int, lambda text, _: int(text))
 _converter.register_structure_hook(float, _to_float)
 _converter.register_structure_hook(bool, _to_bool)
 _converter.register_structure_hook(Secret, _to_secret)
-_converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _to_choice)
-_converter.register_structure_hook_func(lambda kind: get_origin(kind) is tuple, _to_tuple)
+_converter.register_structure_hook_func(_made_of(Literal), _to_choice)
+_converter.register_structure_hook_func(_made_of(tuple), _to_tuple)
 _converter.register_structure_hook_func(
-    lambda kind: get_origin(kind) is dict, lambda text, kind: msgspec.json.decode(text, type=kind)
+    _made_of(dict), lambda text, kind: msgspec.json.decode(text, type=kind)
 )
 _converter.register_structure_hook_func(_is_checked, _checked)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import trio
+import trio.testing
 
 from tests.engine.sphinx_harness import SECOND, Recorded, busy_pids, children, ended, running
 from voxtral_actors import limits

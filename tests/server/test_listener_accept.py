@@ -14,10 +14,12 @@ from trio.testing import MockClock, memory_stream_pair
 from tests.server.wire_helpers import (
     HOST,
     OPTIONS,
+    TEXT,
     Raw,
     Seen,
     echo_app,
     echoes,
+    frame,
     serving,
 )
 from voxtral_actors import limits
@@ -56,8 +58,9 @@ async def test_p6_an_authorised_client_gets_past_1000_half_handshakes() -> None:
 
 async def test_p6_the_oldest_unadmitted_socket_goes_first_and_admitted_ones_stay() -> None:
     with trio.fail_after(10):
-        async with serving(attrs.evolve(OPTIONS, max_unadmitted=3)) as server:
-            async with server.socket() as admitted, AsyncExitStack() as stack:
+        options = attrs.evolve(OPTIONS, max_unadmitted=3)
+        async with serving(options) as server, server.socket() as admitted:
+            async with AsyncExitStack() as stack:
                 await echoes(admitted, "before")
                 raws = []
                 for count in range(1, 6):
@@ -92,6 +95,8 @@ async def test_cancelling_ends_at_once_though_clients_are_stuck() -> None:
                     await raw.send(b"GET /undecided HTTP/1.1\r\nHost: h\r\n")
                 else:
                     await raw.upgrade(path)
+            while len(seen.wires) < 7:
+                await trio.lowlevel.checkpoint()
             flooding = seen.wires[:5]
             sent = -1
             while sent != (sent := sum(wire.bytes_out for wire in flooding)):
@@ -177,5 +182,7 @@ async def test_each_app_task_finds_its_own_wire() -> None:
             for _ in range(5):
                 raw = await stack.enter_async_context(server.raw())
                 await raw.upgrade()
+                await raw.send(frame(TEXT, b"x"))
+                await raw.frame()
                 peers.append("{}:{}".format(*raw.stream.socket.getsockname()))  # type: ignore[attr-defined]
             assert [wire.statistics().peer for wire in server.seen.wires] == peers

@@ -42,18 +42,25 @@ class Simulated:
     listener: Listener
     seen: Seen
     nursery: trio.Nursery
+    ends: list[trio.Event] = attrs.field(factory=list)
 
     def connect(self, *, lockstep: bool = False) -> Raw:
         client, server = lockstep_stream_pair() if lockstep else memory_stream_pair()
-        self.nursery.start_soon(self.listener.serve_stream, server, ("memory", 1))
+        self.ends.append(end := trio.Event())
+
+        async def serve() -> None:
+            await self.listener.serve_stream(server, ("memory", 1))
+            end.set()
+
+        self.nursery.start_soon(serve)
         return Raw(client)
 
     async def over(self) -> float:
         """Wait until every connection has ended; returns how long that took."""
         start = trio.current_time()
-        await trio.testing.wait_all_tasks_blocked()
-        while self.listener.statistics().open:
-            await trio.sleep(0.01)
+        for end in self.ends:
+            await end.wait()
+        assert self.listener.statistics().open == 0
         return trio.current_time() - start
 
     @property
@@ -70,14 +77,20 @@ async def simulated(options: WireOptions = OPTIONS) -> AsyncIterator[Simulated]:
             nursery.cancel_scope.cancel()
 
 
+async def chatter(raw: Raw) -> None:
+    while True:
+        await raw.send(frame(TEXT, b"x" * 1000))
+        await trio.sleep(0.1)
+
+
 def about(seconds: float) -> object:
-    return pytest.approx(seconds, abs=0.05)
+    return pytest.approx(seconds, abs=0.001)
 
 
 HALF = {
     "nothing": b"",
     "half a request": b"GET / HTTP/1.1\r\nHos",
-    "body to come": b"POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf",
+    "body to come": b"POST /body HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf",
     "answer to come": GET % b"/slow",
     "not accepted": upgrade_request("/undecided"),
 }
@@ -107,6 +120,17 @@ async def test_p6_an_accepted_socket_that_is_not_admitted_has_the_same_deadline(
         assert await server.over() == about(limits.HANDSHAKE_S - 3)
         assert server.ended == {"handshake_timeout": 1}
         assert server.seen.endings == ["handshake_timeout"]
+
+
+@pytest.mark.parametrize("path", ["/ws", "/healthz"])
+async def test_p6_not_reading_does_not_stretch_the_handshake(
+    path: str, autojump_clock: MockClock
+) -> None:
+    async with simulated(attrs.evolve(OPTIONS, write_deadline_s=60.0)) as server:
+        raw = server.connect(lockstep=True)
+        await raw.send(upgrade_request(path))  # and its answer is never read
+        assert await server.over() == about(limits.HANDSHAKE_S)
+        assert server.ended == {"handshake_timeout": 1}
 
 
 async def test_a_kept_alive_http_connection_ends_between_requests(
@@ -215,9 +239,7 @@ async def test_after_our_close_a_chattering_peer_is_cut(
         assert await raw.close_frame() == (4000, b"bye")
         start = trio.current_time()
         with pytest.raises(trio.BrokenResourceError):
-            while True:
-                await raw.send(frame(TEXT, b"x" * 1000))
-                await trio.sleep(0.1)
+            await chatter(raw)
         assert trio.current_time() - start == pytest.approx(limits.CLOSE_HANDSHAKE_S, abs=0.2)
 
 
@@ -307,7 +329,7 @@ async def test_p3_slow_readers_are_cut_and_others_do_not_notice() -> None:
 
 
 async def test_the_last_words_arrive_though_input_is_unread() -> None:
-    """Without the lingering close the kernel answers unread input with a reset, and they are lost."""
+    """Closed at once, the socket would be reset over the unread input, and they would be lost."""
     with trio.fail_after(15):
         async with serving() as server, server.raw() as raw:
             await raw.upgrade("/bye")

@@ -24,7 +24,7 @@ from tests.server.wire_helpers import (
 
 REFUSED = {
     "non-ascii Connection": upgrade_request(connection=b"Upgrade, \xff"),
-    "non-ascii Connection, no upgrade": b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: \xff\r\n\r\n",
+    "non-ascii Connection, no upgrade": b"GET / HTTP/1.1\r\nHost: h\r\nConnection: \xff\r\n\r\n",
     "non-ascii subprotocol": upgrade_request("/ws", b"Sec-WebSocket-Protocol: caf\xc3\xa9"),
     "non-ascii extensions": upgrade_request("/ws", b"Sec-WebSocket-Extensions: \x80"),
     "non-ascii key": upgrade_request("/ws", b"Sec-WebSocket-Key: \x80"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 import trio
-from quart import websocket
+from quart import request, websocket
 from quart_trio import QuartTrio
 from trio_websocket import WebSocketConnection, open_websocket
 
@@ -49,6 +49,10 @@ def echo_app(seen: Seen) -> QuartTrio:
     async def slow() -> str:
         await trio.sleep_forever()
         return ""
+
+    @app.post("/body")
+    async def body() -> str:
+        return str(len(await request.get_data()))
 
     @app.route("/raises")
     async def raises() -> str:

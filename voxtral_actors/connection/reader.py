@@ -15,13 +15,13 @@ async def run(
     inbound: trio.MemorySendChannel[Inbound],
     activity: Activity,
     max_bytes: int,
-) -> Disconnected:
-    """Read until the client is gone; returns how that came about."""
+) -> None:
+    """Read until the client is gone."""
     with inbound:
         while True:
             try:
                 frame = await transport.receive()
-            except Disconnected as gone:
-                return gone
+            except Disconnected:
+                return
             activity.touch()
             await inbound.send(decode(frame, max_bytes))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from contextlib import suppress
 
 import attrs
 import structlog
@@ -22,7 +22,7 @@ from voxtral_actors.connection import drain, duration, idle, limiter, reader, wr
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
-from voxtral_actors.connection.transport import Disconnected, Transport
+from voxtral_actors.connection.transport import CLIENT_LEFT, Disconnected, Transport
 from voxtral_actors.connection.wiring import open_wiring
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.groups import describe
@@ -47,15 +47,20 @@ class Kind(enum.Enum):
 
 @attrs.frozen
 class Outcome:
-    """How a connection ended; `reason` is a slug, `close` the Close that was sent, if one was."""
+    """How a connection ended; `reason` is a slug, `close` the Close meant for the client, if any."""
 
     kind: Kind
     reason: str
     close: Close | None = None
 
 
-_CLIENT_FAULTS = {Close.SLOW_CONSUMER, Close.TOO_MANY_BAD, Close.TOO_BIG}
-_End: TypeAlias = Close | Disconnected
+_KINDS = {
+    Close.SLOW_CONSUMER: Kind.CLIENT_FAULT,
+    Close.TOO_MANY_BAD: Kind.CLIENT_FAULT,
+    Close.TOO_BIG: Kind.CLIENT_FAULT,
+    Close.DRAINING: Kind.SHUTDOWN,
+    Close.BUG: Kind.BUG,
+}
 
 
 async def serve(
@@ -67,77 +72,69 @@ async def serve(
     *,
     session_id: str,
     created: int,
-) -> Outcome:
-    """Serve one accepted connection to its end.
+    ended: Callable[[Outcome], None],
+) -> None:
+    """Serve one accepted connection to its end, and report to `ended` how that came about.
 
     `info` is what the engine said at admission, `created` the Unix time in seconds. When this is
-    cancelled from outside, the tree is torn down and `Cancelled` goes on; engine streams are let go
-    in every case.
+    cancelled from outside, the tree is torn down and `Cancelled` goes on. In every case the engine
+    streams are let go, and `ended` is called exactly once.
     """
     wires = open_wiring()
     activity = Activity()
     session = Session(session_id, info.model, max_bad=settings.max_bad_messages)
     bridge = Bridge(session, engine, wires.outbound_send, activity, settings)
-    ends: list[_End] = []
+    closes: list[Close] = []  # the first one is what the connection ended in
 
-    async def until_done(actor: Callable[[], Awaitable[_End]]) -> None:
-        ends.append(await actor())
+    async def until_done(actor: Callable[[], Awaitable[None]]) -> None:
+        await actor()
         nursery.cancel_scope.cancel(reason="the connection has ended")
 
-    with wires.outbound_send:
-        wires.outbound_send.send_nowait(_session_created(session_id, created, info, settings))
-        try:
+    def read() -> Awaitable[None]:
+        return reader.run(transport, wires.inbound_send, activity, settings.max_message_bytes)
+
+    def write() -> Awaitable[None]:
+        deadline = settings.write_deadline_s
+        return writer.run(transport, wires.outbound_recv, deadline, closes.append)
+
+    try:
+        with wires.outbound_send:
+            wires.outbound_send.send_nowait(_session_created(session_id, created, info, settings))
             async with trio.open_nursery() as nursery:
                 start = nursery.start_soon
-                start(
-                    until_done,
-                    lambda: reader.run(
-                        transport, wires.inbound_send, activity, settings.max_message_bytes
-                    ),
-                    name="reader",
-                )
-                start(
-                    until_done,
-                    lambda: writer.run(transport, wires.outbound_recv, settings.write_deadline_s),
-                    name="writer",
-                )
+                start(until_done, read, name="reader")
+                start(until_done, write, name="writer")
                 start(limiter.run, wires.inbound_recv, wires.admitted_send, settings)
                 start(bridge.run, wires.admitted_recv)
                 start(idle.run, bridge, activity, settings.idle_timeout_s)
                 start(duration.run, bridge, settings.max_duration_s, settings.close_grace_s)
                 start(drain.run, bridge, drain_wish, settings.close_grace_s)
-        except* Exception as group:  # a bug in an actor: this connection's end, nobody else's
-            log.exception("connection.bug", session_id=session_id, error=describe(group))
-            ends.insert(0, Close.BUG)
-    outcome = _outcome(ends[0])
-    await _last_words(transport, session, outcome)
-    return outcome
+        await _last_words(transport, session, closes)
+    except* Exception as group:  # a bug in an actor: this connection's end, nobody else's
+        log.exception("connection.bug", session_id=session_id, error=describe(group))
+        closes[:] = [Close.BUG]
+        await _last_words(transport, session, closes)
+    finally:
+        ended(_outcome(closes, transport))
 
 
-def _outcome(end: _End) -> Outcome:
-    if isinstance(end, Disconnected):
-        return Outcome(Kind.NORMAL, end.reason)
-    if end is Close.BUG:
-        kind = Kind.BUG
-    elif end in _CLIENT_FAULTS:
-        kind = Kind.CLIENT_FAULT
-    else:
-        kind = Kind.SHUTDOWN if end is Close.DRAINING else Kind.NORMAL
-    return Outcome(kind, end.spec.slug, end)
+def _outcome(closes: list[Close], transport: Transport) -> Outcome:
+    if closes:
+        return Outcome(_KINDS.get(closes[0], Kind.NORMAL), closes[0].spec.slug, closes[0])
+    departure = transport.departure
+    return Outcome(Kind.NORMAL if departure == CLIENT_LEFT else Kind.CLIENT_FAULT, departure)
 
 
-async def _last_words(transport: Transport, session: Session, outcome: Outcome) -> None:
+async def _last_words(transport: Transport, session: Session, closes: list[Close]) -> None:
     """Say what the writer could not say any more."""
-    if outcome.close not in (Close.BUG, Close.SLOW_CONSUMER):
+    if not closes or closes[0] not in (Close.BUG, Close.SLOW_CONSUMER):
         return
-    with trio.move_on_after(LAST_WORDS_S, shield=True):
-        try:
-            if outcome.close.spec.error:
-                ids = session.session_id, CONNECTION_REQUEST_ID
-                await transport.send(encode(closing_error(*ids, outcome.close)))
-            await transport.close(outcome.close.spec.code, outcome.close.spec.slug)
-        except Disconnected:
-            pass
+    spec = closes[0].spec
+    with trio.move_on_after(LAST_WORDS_S, shield=True), suppress(Disconnected):
+        if spec.error:
+            error = closing_error(session.session_id, CONNECTION_REQUEST_ID, closes[0])
+            await transport.send(encode(error))
+        await transport.close(spec.code, spec.slug)
 
 
 def _session_created(

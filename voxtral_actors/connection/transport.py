@@ -6,19 +6,21 @@ supervisor takes its place once the writer is gone).
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+CLIENT_LEFT: Final = "client_left"
 
 
 class Disconnected(Exception):
-    """The client is gone, or the socket was cut for it (`reason` says which, as a slug)."""
-
-    def __init__(self, reason: str = "client_left") -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The client is gone, or the socket was cut; `Transport.departure` says which."""
 
 
 class Transport(Protocol):
     """An accepted WebSocket."""
+
+    @property
+    def departure(self) -> str:
+        """Why the client is gone, as a slug: `client_left` unless the socket was cut for cause."""
 
     async def receive(self) -> str | bytes:
         """The next message: text as str, binary as bytes (an empty one is empty bytes).

@@ -6,6 +6,8 @@ and nothing can be told to it any more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from voxtral_actors.connection.transport import Disconnected, Transport
@@ -15,21 +17,30 @@ from voxtral_actors.protocol.codec import encode
 
 
 async def run(
-    transport: Transport, outbound: trio.MemoryReceiveChannel[Outbound], deadline: float
-) -> Close | Disconnected:
-    """Send what comes until a Close; returns it, or why it did not come to that."""
+    transport: Transport,
+    outbound: trio.MemoryReceiveChannel[Outbound],
+    deadline: float,
+    closing: Callable[[Close], None],
+) -> None:
+    """Send what comes until a Close, or until the client is gone.
+
+    `closing` is told of a Close before it is sent: once it is out, the client hangs up, and this
+    task may be cancelled for that before it gets any further.
+    """
     with outbound:
         async for item in outbound:
+            if isinstance(item, Close):
+                closing(item)
             try:
                 with trio.move_on_after(deadline) as scope:
                     if isinstance(item, Close):
                         await transport.close(item.spec.code, item.spec.slug)
                     else:
                         await transport.send(encode(item))
-            except Disconnected as gone:
-                return gone
+            except Disconnected:
+                return
             if scope.cancelled_caught:
-                return Close.SLOW_CONSUMER
+                closing(Close.SLOW_CONSUMER)
+                return
             if isinstance(item, Close):
-                return item
-    raise AssertionError("outbound is closed after the tree")
+                return

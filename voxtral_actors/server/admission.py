@@ -17,6 +17,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import attrs
+import trio
 
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.protocol.closing import Close
@@ -69,6 +70,7 @@ class Admission:
         self.open = 0
         self.admitted = 0
         self.refused: Counter[str] = Counter()
+        self._empty = trio.lowlevel.ParkingLot()
 
     @contextmanager
     def admit(self, credentials: Credentials) -> Iterator[EngineInfo | Close]:
@@ -87,6 +89,13 @@ class Admission:
             yield verdict
         finally:
             self.open -= 1
+            if not self.open:
+                self._empty.unpark_all()
+
+    async def nobody(self) -> None:
+        """Wait until no admitted connection is open."""
+        while self.open:
+            await self._empty.park()
 
     def _decide(self, credentials: Credentials) -> EngineInfo | Close:
         if not self._knows_any(credentials.keys):

@@ -91,7 +91,7 @@ async def _drain(service: Service) -> None:
     log.info("server.draining", connections=service.admission.open, seconds=left)
     service.start_drain(trio.current_time() + left)
     with trio.move_on_after(left) as scope:
-        await service.no_connections()
+        await service.admission.nobody()
     if scope.cancelled_caught:
         log.warning("server.drain_timeout", connections=service.admission.open)
 

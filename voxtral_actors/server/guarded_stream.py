@@ -106,8 +106,16 @@ class GuardedStream:
         self._send_lock = trio.Lock()
 
     @property
+    def over(self) -> bool:
+        """Whether the connection has been cut, by `abort` or by its deadline."""
+        return self._over or self._scope.cancel_called
+
+    @property
     def ending(self) -> Ending | None:
-        """Why the connection ends, or ended; None while nothing has ended it."""
+        """Why the connection ends, or ended; None while nothing has ended it.
+
+        When the whole server is cancelled, an app may be cancelled a moment before this is set.
+        """
         if self._ending is None and self._scope.cancel_called:
             return self._due
         return self._ending
@@ -120,12 +128,14 @@ class GuardedStream:
 
     def admit(self) -> None:
         """Lift the handshake deadline: the peer is known. From now on it must not fall silent."""
-        if self.admitted or self._over:
+        if self.admitted or self.over:
             return
         self.admitted = True
+        now = trio.current_time()
         if self._due is Ending.HANDSHAKE_TIMEOUT:
             self._scope.deadline = math.inf
-        self._receiving.deadline = trio.current_time() + self.options.peer_silence_s
+            self._sending.deadline = now + self.options.write_deadline_s
+        self._receiving.deadline = now + self.options.peer_silence_s
 
     def abort(self, ending: Ending = Ending.ABORTED) -> None:
         """End the connection now, app included, with nothing more sent; safe to call any time."""
@@ -141,11 +151,13 @@ class GuardedStream:
 
     def idle(self, *, idle: bool) -> None:
         """Between two HTTP requests a connection may be cut without anybody being to blame."""
-        if self._due in {Ending.HANDSHAKE_TIMEOUT, Ending.IDLE}:
+        if not self.over and self._due in {Ending.HANDSHAKE_TIMEOUT, Ending.IDLE}:
             self._due = Ending.IDLE if idle else Ending.HANDSHAKE_TIMEOUT
 
     def close_sent(self) -> None:
         """Our Close frame is out: the peer has a moment to answer and hang up."""
+        if self.over:
+            return
         self._due = Ending.CLOSE_TIMEOUT
         self._scope.deadline = trio.current_time() + self.options.close_handshake_s
 
@@ -191,13 +203,14 @@ class GuardedStream:
         """
         with trio.CancelScope(shield=True):  # bounded: who holds the lock is under its own deadline
             async with self._send_lock:
-                if not self._over:
+                if not self.over:
                     await self._send_now(data)
-        if self._over:
+        if self.over:
             await trio.lowlevel.checkpoint()
 
     async def _send_now(self, data: bytes) -> None:
         limit = trio.current_time() + self.options.write_deadline_s
+        limit = min(limit, self._scope.deadline)  # which does not reach behind a shield by itself
         with trio.CancelScope(shield=True, deadline=limit) as self._sending:
             try:
                 await self._stream.send_all(data)
@@ -205,11 +218,11 @@ class GuardedStream:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self.abort(Ending.CLIENT_LEFT)
         if self._sending.cancelled_caught:
-            self.abort(Ending.SLOW_CONSUMER)
+            self.abort(self.ending or Ending.SLOW_CONSUMER)
 
     async def close(self) -> None:
         """Say EOF, then let the reader discard what still comes; bounded by the close handshake."""
-        if self._draining or self._over:
+        if self._draining or self.over:
             return
         self._draining = True
         self._handling.cancel(reason="closing")

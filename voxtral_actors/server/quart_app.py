@@ -18,14 +18,15 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from voxtral_actors.connection import supervisor
-from voxtral_actors.connection.supervisor import Kind, Outcome
+from voxtral_actors.connection.supervisor import Outcome
+from voxtral_actors.connection.transport import CLIENT_LEFT
 from voxtral_actors.limits import MAX_HTTP_BODY_BYTES
 from voxtral_actors.protocol.closing import Close, closing_error
 from voxtral_actors.protocol.codec import encode
 from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID
 from voxtral_actors.server.admission import SUBPROTOCOL, read_credentials
 from voxtral_actors.server.service import Service
-from voxtral_actors.server.wire import current_wire
+from voxtral_actors.server.wire import Wire, current_wire
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +38,13 @@ class QuartTransport:
     send to nobody returns. Bound to the one WebSocket, not to quart's context variable.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._websocket = websocket._get_current_object()  # type: ignore[attr-defined]
+
+    @property
+    def departure(self) -> str:
+        return self._wire.fault or CLIENT_LEFT
 
     async def receive(self) -> str | bytes:
         frame: str | bytes | None = await self._websocket.receive()
@@ -85,32 +91,17 @@ async def _serve(service: Service) -> None:
     )
     chosen = SUBPROTOCOL if SUBPROTOCOL in websocket.requested_subprotocols else None
     session_id = f"sess-{uuid.uuid4().hex}"
-    outcome: Outcome | None = None
     started = time.monotonic()
-    try:
-        with service.admission.admit(credentials) as verdict:
-            await websocket.accept(subprotocol=chosen)
-            transport = QuartTransport()
-            if isinstance(verdict, Close):
-                await _refuse(transport, session_id, verdict)
-                return
-            wire.admit()
-            outcome = await supervisor.serve(
-                transport,
-                service.engine,
-                verdict,
-                service.settings,
-                service.drain,
-                session_id=session_id,
-                created=int(time.time()),
-            )
-    finally:
-        if wire.admitted:
-            if outcome is None:  # the client left, or the wire was cut for a reason that it knows
-                outcome = Outcome(
-                    Kind.CLIENT_FAULT if wire.fault else Kind.NORMAL, wire.fault or "client_left"
-                )
-            service.ended(outcome)
+    with service.admission.admit(credentials) as verdict:
+        await websocket.accept(subprotocol=chosen)
+        transport = QuartTransport(wire)
+        if isinstance(verdict, Close):
+            await _refuse(transport, session_id, verdict)
+            return
+        wire.admit()
+
+        def ended(outcome: Outcome) -> None:
+            service.outcomes[outcome.kind.value, outcome.reason] += 1
             log.info(
                 "connection.ended",
                 session_id=session_id,
@@ -118,6 +109,17 @@ async def _serve(service: Service) -> None:
                 reason=outcome.reason,
                 seconds=round(time.monotonic() - started, 3),
             )
+
+        await supervisor.serve(
+            transport,
+            service.engine,
+            verdict,
+            service.settings,
+            service.drain,
+            session_id=session_id,
+            created=int(time.time()),
+            ended=ended,
+        )
 
 
 async def _refuse(transport: QuartTransport, session_id: str, close: Close) -> None:
