@@ -105,10 +105,10 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "asyncio": ("engine.loopthread", "engine.hosted"),
     "pocketsphinx": ("engine.sphinx_worker",),
     "trio_websocket": ("client",),
-    "click": ("cli", "lazy", "client.cli"),
+    "click": ("cli", "lazy", "client.cli", "client.showing"),
     "dotenv": ("cli",),
     "cattrs": ("setting_types",),
-    "msgspec": ("protocol.codec", "client.codec", "settings", "setting_types"),
+    "msgspec": ("protocol.codec", "client", "settings", "setting_types"),
     "pybase64": ("protocol.codec", "client"),
 }
 

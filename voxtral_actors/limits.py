@@ -50,6 +50,10 @@ MAX_TAILS: Final = 4
 """Utterances of one connection that are finalising at the same time. A voice agent has one; more
 than a few means that the engine is behind, and each holds an engine slot."""
 
+RECENT_REQUESTS: Final = 16
+"""Request ids that a connection remembers after their end. A cancel that crosses the last event of
+its utterance must not hit the next one; more than a few cannot be on their way at once."""
+
 # --- Engine ----------------------------------------------------------------------------------
 
 STALL_MIN_PENDING_S: Final = 1.0
@@ -123,7 +127,7 @@ SPHINX_START_S: Final = 30.0
 one that starts many things at once on a slow disk."""
 
 SPHINX_RETRY_S: Final = 1.0
-"""Pause after a worker that could not start: a machine out of memory or processes needs a moment."""
+"""Pause after a worker that could not start: a machine out of memory needs a moment."""
 
 SPHINX_REAP_S: Final = 2.0
 """A killed worker is gone within milliseconds; only one stuck in the kernel is not, and nobody can
@@ -175,3 +179,11 @@ decoder's memory grows with the segment."""
 MIN_MASKED_SECRET_CHARS: Final = 6
 """A key of at least this length is masked wherever it stands in a log line; a shorter one would
 mask ordinary words, and is only masked where its place tells what it is. [guess]"""
+
+# --- Demo ------------------------------------------------------------------------------------
+
+DEMO_READY_S: Final = 60.0
+"""The embedded engine is ready in about a second; a machine this slow would not keep up anyway."""
+
+DEMO_TRANSCRIPT_S: Final = 60.0
+"""The sample lasts eight seconds and is sent at live pace."""

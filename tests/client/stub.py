@@ -7,10 +7,9 @@ Rules of this suite: sockets only on 127.0.0.1 and port 0, or memory streams; ev
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
-import pybase64
 import trio
 import trio_websocket
 
@@ -18,7 +17,6 @@ from voxtral_actors.limits import SAMPLE_RATE
 from voxtral_actors.protocol import codec
 from voxtral_actors.protocol.commands import (
     Append,
-    BadMessage,
     Cancel,
     End,
     Finalise,
@@ -99,15 +97,11 @@ async def serving(script: Script) -> AsyncGenerator[Stub]:
         peer = Peer(request)
         peers.append(peer)
         peer.ws = await request.accept()
-        try:
+        with suppress(trio_websocket.ConnectionClosed):
             await script(peer)
-        except trio_websocket.ConnectionClosed:
-            pass
 
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(
-            trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None
-        )
+        server = await nursery.start(trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None)
         yield Stub(f"ws://127.0.0.1:{server.port}/ws", peers)
         nursery.cancel_scope.cancel()
 
@@ -150,9 +144,5 @@ async def polite(peer: Peer) -> None:
                 await peer.send(SessionEnd(session_id, request_id, "end"))
                 await peer.close(1000, "end")
                 return
-            case BadMessage():
+            case _:
                 raise AssertionError(f"the client sent {command}")
-
-
-def b64(audio: bytes) -> str:
-    return pybase64.b64encode_as_string(audio)

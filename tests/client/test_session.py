@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import trio
-from tests.client.stub import CREATED, KEY, Peer, polite, serving
 
+from tests.client.stub import CREATED, KEY, Peer, polite, serving
 from voxtral_actors.client import (
     RequestRefused,
     ServerClosed,
@@ -100,13 +100,16 @@ async def test_leaving_the_block_cancels_on_the_server() -> None:
 async def test_a_users_exception_comes_out_bare_and_the_utterance_is_cancelled() -> None:
     with trio.fail_after(LIMIT_S):
         async with serving(polite) as stub:
-            with pytest.raises(ZeroDivisionError) as caught:
-                async with connect(stub.url) as session, session.utterance() as utterance:
-                    await utterance.send(SECOND)
-                    raise ZeroDivisionError
-            assert caught.value.__cause__ is None
-            await trio.testing.wait_all_tasks_blocked(0.05)
-        assert "Start" in stub.peers[0].kinds
+            with pytest.raises(ZeroDivisionError):
+                await _fail_inside(stub.url)
+            while "Cancel" not in stub.peers[0].kinds:
+                await trio.testing.wait_all_tasks_blocked()
+
+
+async def _fail_inside(url: str) -> None:
+    async with connect(url) as session, session.utterance() as utterance:
+        await utterance.send(SECOND)
+        raise ZeroDivisionError
 
 
 async def test_a_cancelled_scope_leaves_nothing_behind() -> None:
@@ -166,13 +169,16 @@ async def test_a_refused_cancel_is_told_and_the_utterance_goes_on() -> None:
         await peer.close(1000, "end")
 
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
-            async with session.utterance("u") as utterance:
-                with pytest.raises(RequestRefused) as caught:
-                    await utterance.cancel()
-                assert caught.value.retry
-                await utterance.finish()
-                assert await utterance.text() == "still here"
+        async with (
+            serving(script) as stub,
+            connect(stub.url) as session,
+            session.utterance("u") as utterance,
+        ):
+            with pytest.raises(RequestRefused) as caught:
+                await utterance.cancel()
+            assert caught.value.retry
+            await utterance.finish()
+            assert await utterance.text() == "still here"
 
 
 async def test_leaving_a_tail_early_spares_the_active_one() -> None:
@@ -247,8 +253,9 @@ async def test_the_server_closes_in_the_middle(
 
     with trio.fail_after(LIMIT_S):
         async with serving(script) as stub:
+            heard: list[str] = []
             with pytest.raises(ServerClosed) as caught:
-                await _collect(stub.url, heard := [])
+                await _collect(stub.url, heard)
         assert heard == ["last words"]
         assert (caught.value.code, caught.value.reason) == (code, reason)
         assert (caught.value.retry, caught.value.retry_after) == (retry, retry_after)
@@ -325,11 +332,14 @@ async def test_a_message_that_was_not_acted_on_fails_the_utterance_and_cancels_i
         await peer.close(1000, "end")
 
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
-            async with session.utterance("u") as utterance:
-                await utterance.send(SECOND)
-                with pytest.raises(UtteranceFailed):
-                    await utterance.text()
+        async with (
+            serving(script) as stub,
+            connect(stub.url) as session,
+            session.utterance("u") as utterance,
+        ):
+            await utterance.send(SECOND)
+            with pytest.raises(UtteranceFailed):
+                await utterance.text()
         assert stub.peers[0].kinds == ["Start", "Append", "Cancel", "End"]
 
 
@@ -342,12 +352,15 @@ async def test_a_done_before_finish_ends_the_sending() -> None:
         await peer.close(1000, "end")
 
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
-            async with session.utterance("u") as utterance:
-                assert await utterance.text() == "drained"
-                with pytest.raises(UtteranceEnded, match="finalised by the server"):
-                    await utterance.send(SECOND)
-                await utterance.finish()
+        async with (
+            serving(script) as stub,
+            connect(stub.url) as session,
+            session.utterance("u") as utterance,
+        ):
+            assert await utterance.text() == "drained"
+            with pytest.raises(UtteranceEnded, match="finalised by the server"):
+                await utterance.send(SECOND)
+            await utterance.finish()
 
 
 async def test_deltas_nobody_takes_are_merged_and_hold_up_nobody() -> None:
@@ -368,10 +381,13 @@ async def test_deltas_nobody_takes_are_merged_and_hold_up_nobody() -> None:
             await utterance.text()
 
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
-            async with session.utterance("slow") as slow:
-                await fast(session)
-                events = [event async for event in slow]
+        async with (
+            serving(script) as stub,
+            connect(stub.url) as session,
+            session.utterance("slow") as slow,
+        ):
+            await fast(session)
+            events = [event async for event in slow]
         assert [type(event) for event in events] == [Delta, Done]
         assert isinstance(events[0], Delta)
         assert (len(events[0].delta), events[0].audio_ms) == (count, count - 1)
@@ -394,22 +410,28 @@ async def test_a_send_that_is_cancelled_loses_nothing() -> None:
 
     audio = SECOND * 400  # 12.8 MB: more than the kernel buffers of both sides hold
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
-            async with session.utterance("u") as utterance:
-                with trio.move_on_after(0.2) as scope:
-                    await utterance.send(audio)
-                assert scope.cancelled_caught
-                assert session.statistics().queued_frames <= 4
-                gate.set()
-                await utterance.finish()
-                assert await utterance.text() == "whole"
+        async with (
+            serving(script) as stub,
+            connect(stub.url) as session,
+            session.utterance("u") as utterance,
+        ):
+            with trio.move_on_after(0.2) as scope:
+                await utterance.send(audio)
+            assert scope.cancelled_caught
+            assert session.statistics().queued_frames <= 4
+            gate.set()
+            await utterance.finish()
+            assert await utterance.text() == "whole"
         assert stub.peers[0].audio == audio
 
 
 async def test_a_request_id_in_use_is_refused_here() -> None:
     with trio.fail_after(LIMIT_S):
-        async with serving(polite) as stub, connect(stub.url) as session:
-            async with session.utterance("u"):
-                with pytest.raises(ValueError, match="in use"):
-                    await session.utterance("u").__aenter__()
+        async with (
+            serving(polite) as stub,
+            connect(stub.url) as session,
+            session.utterance("u"),
+        ):
+            with pytest.raises(ValueError, match="in use"):
+                await session.utterance("u").__aenter__()
         assert stub.peers[0].kinds == ["Start", "Cancel", "End"]

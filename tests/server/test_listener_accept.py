@@ -11,13 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
+from tests.server.wire_app import Seen, echo_app
 from tests.server.wire_helpers import (
     HOST,
     OPTIONS,
     TEXT,
     Raw,
-    Seen,
-    echo_app,
     echoes,
     frame,
     serving,
@@ -59,23 +58,26 @@ async def test_p6_an_authorised_client_gets_past_1000_half_handshakes() -> None:
 async def test_p6_the_oldest_unadmitted_socket_goes_first_and_admitted_ones_stay() -> None:
     with trio.fail_after(10):
         options = attrs.evolve(OPTIONS, max_unadmitted=3)
-        async with serving(options) as server, server.socket() as admitted:
-            async with AsyncExitStack() as stack:
-                await echoes(admitted, "before")
-                raws = []
-                for count in range(1, 6):
-                    raws.append(await stack.enter_async_context(server.raw()))
-                    await raws[-1].send(b"GET ")
-                    while server.listener.statistics().accepted != count + 1:
-                        await trio.lowlevel.checkpoint()
-                await raws[0].gone()
-                await raws[1].gone()
-                await server.until_open(4)
-                for raw in raws[2:]:
-                    await raw.send(b"/healthz HTTP/1.1\r\nHost: h\r\n\r\n")
-                    assert b" 200 " in await raw.head()
-                await echoes(admitted, "after")
-                assert server.ended("pushed_out") == 2
+        async with (
+            serving(options) as server,
+            server.socket() as admitted,
+            AsyncExitStack() as stack,
+        ):
+            await echoes(admitted, "before")
+            raws = []
+            for count in range(1, 6):
+                raws.append(await stack.enter_async_context(server.raw()))
+                await raws[-1].send(b"GET ")
+                while server.listener.statistics().accepted != count + 1:
+                    await trio.lowlevel.checkpoint()
+            await raws[0].gone()
+            await raws[1].gone()
+            await server.until_open(4)
+            for raw in raws[2:]:
+                await raw.send(b"/healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert b" 200 " in await raw.head()
+            await echoes(admitted, "after")
+            assert server.ended("pushed_out") == 2
 
 
 async def test_cancelling_ends_at_once_though_clients_are_stuck() -> None:

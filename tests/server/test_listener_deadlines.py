@@ -7,84 +7,25 @@ tested over real sockets with short deadlines.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from trio.testing import MockClock
 
 from tests.server.wire_helpers import (
     BINARY,
-    CLOSE,
     OPTIONS,
-    PING,
     PONG,
     TEXT,
-    Raw,
-    Seen,
-    close_payload,
-    echo_app,
+    about,
     frame,
     serving,
+    simulated,
     upgrade_request,
 )
 from voxtral_actors import limits
-from voxtral_actors.server.listener import Listener
-from voxtral_actors.server.wire import WireOptions
 
 GET = b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n"
-
-
-@attrs.define
-class Simulated:
-    listener: Listener
-    seen: Seen
-    nursery: trio.Nursery
-    ends: list[trio.Event] = attrs.field(factory=list)
-
-    def connect(self, *, lockstep: bool = False) -> Raw:
-        client, server = lockstep_stream_pair() if lockstep else memory_stream_pair()
-        self.ends.append(end := trio.Event())
-
-        async def serve() -> None:
-            await self.listener.serve_stream(server, ("memory", 1))
-            end.set()
-
-        self.nursery.start_soon(serve)
-        return Raw(client)
-
-    async def over(self) -> float:
-        """Wait until every connection has ended; returns how long that took."""
-        start = trio.current_time()
-        for end in self.ends:
-            await end.wait()
-        assert self.listener.statistics().open == 0
-        return trio.current_time() - start
-
-    @property
-    def ended(self) -> dict[str, int]:
-        return dict(self.listener.statistics().ended)
-
-
-@asynccontextmanager
-async def simulated(options: WireOptions = OPTIONS) -> AsyncIterator[Simulated]:
-    seen = Seen()
-    with trio.fail_after(100_000):
-        async with trio.open_nursery() as nursery:
-            yield Simulated(Listener(echo_app(seen), options), seen, nursery)
-            nursery.cancel_scope.cancel()
-
-
-async def chatter(raw: Raw) -> None:
-    while True:
-        await raw.send(frame(TEXT, b"x" * 1000))
-        await trio.sleep(0.1)
-
-
-def about(seconds: float) -> object:
-    return pytest.approx(seconds, abs=0.001)
 
 
 HALF = {
@@ -207,68 +148,6 @@ async def test_a_cancelled_send_is_never_torn(autojump_clock: MockClock) -> None
         assert await raw.frame() == (TEXT, b"after it")
 
 
-async def test_p9_after_1009_a_silent_peer_is_cut(autojump_clock: MockClock) -> None:
-    async with simulated() as server:
-        raw = server.connect()
-        await raw.upgrade()
-        await raw.send(frame(BINARY, b"x" * (OPTIONS.max_message_bytes + 1)))
-        assert await raw.close_frame() == (1009, b"message_too_big")
-        await trio.testing.wait_all_tasks_blocked()
-        assert server.seen.endings == ["message_too_big"]  # at once, not when the peer leaves
-        assert await server.over() == about(limits.CLOSE_HANDSHAKE_S)
-        assert server.ended == {"message_too_big": 1}
-
-
-@pytest.mark.parametrize("path", ["/bye", "/close-then-stay"])
-async def test_after_our_close_a_silent_peer_is_cut(path: str, autojump_clock: MockClock) -> None:
-    async with simulated() as server:
-        raw = server.connect()
-        await raw.upgrade(path)
-        assert await raw.close_frame() == (4000, b"bye")
-        assert await server.over() == about(limits.CLOSE_HANDSHAKE_S)
-        assert server.ended == {"close_timeout": 1}
-
-
-@pytest.mark.parametrize("path", ["/bye", "/close-then-stay"])
-async def test_after_our_close_a_chattering_peer_is_cut(
-    path: str, autojump_clock: MockClock
-) -> None:
-    async with simulated() as server:
-        raw = server.connect()
-        await raw.upgrade(path)
-        assert await raw.close_frame() == (4000, b"bye")
-        start = trio.current_time()
-        with pytest.raises(trio.BrokenResourceError):
-            await chatter(raw)
-        assert trio.current_time() - start == pytest.approx(limits.CLOSE_HANDSHAKE_S, abs=0.2)
-
-
-@pytest.mark.parametrize("path", ["/bye", "/close-then-stay"])
-async def test_a_peer_that_answers_our_close_and_leaves_is_let_go_at_once(
-    path: str, autojump_clock: MockClock
-) -> None:
-    async with simulated() as server:
-        raw = server.connect()
-        await raw.upgrade(path)
-        await raw.close_frame()
-        await raw.send(frame(CLOSE, close_payload(4000)))
-        await raw.stream.send_eof()
-        assert await server.over() < 0.05
-        assert server.ended == {"closed": 1}
-
-
-async def test_a_close_by_the_peer_is_answered_and_over_at_once(autojump_clock: MockClock) -> None:
-    async with simulated() as server:
-        raw = server.connect()
-        await raw.upgrade()
-        await raw.send(frame(PING, b"p") + frame(CLOSE, close_payload(1000, b"done")))
-        assert await raw.frame() == (PONG, b"p")
-        assert await raw.close_frame() == (1000, b"done")
-        assert await server.over() < 0.05
-        assert server.ended == {"closed": 1}
-        assert server.seen.endings == ["closed"]
-
-
 async def test_abort_cuts_a_stuck_write_at_once(autojump_clock: MockClock) -> None:
     async with simulated() as server:
         raw = server.connect(lockstep=True)
@@ -326,31 +205,3 @@ async def test_p3_slow_readers_are_cut_and_others_do_not_notice() -> None:
             assert trio.current_time() - start < 3
             assert server.seen.endings == ["slow_consumer"] * 20
             assert all(wire.bytes_out < 16 * 2**20 for wire in server.seen.wires)
-
-
-async def test_the_last_words_arrive_though_input_is_unread() -> None:
-    """Closed at once, the socket would be reset over the unread input, and they would be lost."""
-    with trio.fail_after(15):
-        async with serving() as server, server.raw() as raw:
-            await raw.upgrade("/bye")
-            for _ in range(200):
-                await raw.send(frame(BINARY, b"x" * 10_000))
-            assert await raw.frame() == (TEXT, b"last words")
-            assert await raw.close_frame() == (4000, b"bye")
-            await raw.send(frame(CLOSE, close_payload(4000)))
-            assert await raw.rest() == b""
-
-
-async def test_a_real_client_is_let_go_without_delay() -> None:
-    with trio.fail_after(5):
-        async with serving() as server:
-            start = trio.current_time()
-            for _ in range(20):
-                async with server.socket() as peer:
-                    await peer.send_message("x")
-                    await peer.get_message()
-                async with server.socket("/bye") as peer:
-                    assert await peer.get_message() == "last words"
-            await server.until_open(0)
-            assert trio.current_time() - start < 1.5
-            assert server.ended("closed") == 40

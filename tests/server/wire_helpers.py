@@ -1,4 +1,4 @@
-"""A small echo app behind the real listener, raw frames, and a session that must not notice.
+"""The real listener on a port or in virtual time, raw frames, and a session that must not notice.
 
 `Served` holds one listener on 127.0.0.1; everything that is sent to it by hand is bytes, so that a
 test shows exactly what the peer does. No test here sleeps: a fact about time is proved on the mock
@@ -13,139 +13,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import pytest
 import trio
-from quart import request, websocket
-from quart_trio import QuartTrio
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 from trio_websocket import WebSocketConnection, open_websocket
 
+from tests.server.wire_app import Seen, echo_app
 from voxtral_actors.server.listener import Listener, open_listeners
-from voxtral_actors.server.wire import Wire, WireOptions, current_wire
+from voxtral_actors.server.wire import WireOptions
 
 HOST = "127.0.0.1"
 OPTIONS = WireOptions(write_deadline_s=5.0, max_message_bytes=65_536)
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-
-
-@attrs.define
-class Seen:
-    """What the app noticed, in the order in which it happened."""
-
-    wires: list[Wire] = attrs.field(factory=list)
-    messages: list[str | bytes] = attrs.field(factory=list)
-    endings: list[str | None] = attrs.field(factory=list)
-
-
-def echo_app(seen: Seen) -> QuartTrio:
-    """`/ws` echoes; the other routes misbehave in one way each, as their name says."""
-    app = QuartTrio(__name__)
-
-    @app.route("/healthz")
-    async def healthz() -> str:
-        return "ok"
-
-    @app.route("/slow")
-    async def slow() -> str:
-        await trio.sleep_forever()
-        return ""
-
-    @app.post("/body")
-    async def body() -> str:
-        return str(len(await request.get_data()))
-
-    @app.route("/raises")
-    async def raises() -> str:
-        raise RuntimeError("on purpose")
-
-    @app.websocket("/ws")
-    async def ws() -> None:
-        await enter()
-        try:
-            while True:
-                message = await websocket.receive()
-                seen.messages.append(message)
-                await websocket.send(message if message is not None else b"")
-        finally:
-            seen.endings.append(current_wire.get().ending)
-
-    @app.websocket("/flood")
-    async def flood() -> None:
-        await enter()
-        try:
-            while True:
-                await websocket.send(b"x" * 60_000)
-        finally:
-            seen.endings.append(current_wire.get().ending)
-
-    @app.websocket("/bye")
-    async def bye() -> None:
-        """Says its last words and closes, without reading anything."""
-        await enter()
-        await websocket.send("last words")
-        await websocket.close(4000, "bye")
-
-    @app.websocket("/close-then-stay")
-    async def close_then_stay() -> None:
-        await enter()
-        await websocket.close(4000, "bye")
-        try:
-            await trio.sleep_forever()
-        finally:
-            seen.endings.append(current_wire.get().ending)
-
-    @app.websocket("/deaf")
-    async def deaf() -> None:
-        """Accepts and then neither reads nor writes."""
-        await enter()
-        try:
-            await trio.sleep_forever()
-        finally:
-            seen.endings.append(current_wire.get().ending)
-
-    @app.websocket("/undecided")
-    async def undecided() -> None:
-        """Never accepts."""
-        seen.wires.append(current_wire.get())
-        try:
-            await trio.sleep_forever()
-        finally:
-            seen.endings.append(current_wire.get().ending)
-
-    @app.websocket("/unknown-peer")
-    async def unknown_peer() -> None:
-        """Accepts and listens, and never gets to know the peer."""
-        await websocket.accept()
-        try:
-            while True:
-                await websocket.receive()
-        finally:
-            seen.endings.append(current_wire.get().ending)
-
-    @app.websocket("/impatient")
-    async def impatient() -> None:
-        """Gives a send up after one second, then says something else."""
-        await enter()
-        with trio.move_on_after(1):
-            await websocket.send(b"x" * 1000)
-        await websocket.send("after it")
-        await trio.sleep_forever()
-
-    @app.websocket("/refuses")
-    async def refuses() -> tuple[str, int]:
-        return "no key", 401
-
-    @app.websocket("/fails")
-    async def fails() -> None:
-        await enter()
-        raise RuntimeError("on purpose")
-
-    async def enter() -> None:
-        await websocket.accept()
-        seen.wires.append(current_wire.get())
-        current_wire.get().admit()
-
-    return app
 
 
 class Raw:
@@ -313,3 +194,49 @@ async def serving(options: WireOptions = OPTIONS, app: Any = None) -> AsyncItera
         yield Served(listener, port, seen, returned)
         nursery.cancel_scope.cancel()
     assert listener.statistics().open == 0
+
+
+@attrs.define
+class Simulated:
+    """The listener without sockets: connections are memory streams, time is the mock clock."""
+
+    listener: Listener
+    seen: Seen
+    nursery: trio.Nursery
+    ends: list[trio.Event] = attrs.field(factory=list)
+
+    def connect(self, *, lockstep: bool = False) -> Raw:
+        client, server = lockstep_stream_pair() if lockstep else memory_stream_pair()
+        self.ends.append(end := trio.Event())
+
+        async def serve() -> None:
+            await self.listener.serve_stream(server, ("memory", 1))
+            end.set()
+
+        self.nursery.start_soon(serve)
+        return Raw(client)
+
+    async def over(self) -> float:
+        """Wait until every connection has ended; returns how long that took."""
+        start = trio.current_time()
+        for end in self.ends:
+            await end.wait()
+        assert self.listener.statistics().open == 0
+        return trio.current_time() - start
+
+    @property
+    def ended(self) -> dict[str, int]:
+        return dict(self.listener.statistics().ended)
+
+
+@asynccontextmanager
+async def simulated(options: WireOptions = OPTIONS) -> AsyncIterator[Simulated]:
+    seen = Seen()
+    with trio.fail_after(100_000):
+        async with trio.open_nursery() as nursery:
+            yield Simulated(Listener(echo_app(seen), options), seen, nursery)
+            nursery.cancel_scope.cancel()
+
+
+def about(seconds: float) -> object:
+    return pytest.approx(seconds, abs=0.001)

@@ -1,4 +1,3 @@
-
 """What can go wrong, as the caller sees it. None of these is ever wrapped in an exception group.
 
     ClientError

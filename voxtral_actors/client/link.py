@@ -26,6 +26,7 @@ from voxtral_actors.client.errors import (
 )
 from voxtral_actors.client.outbox import Outbox
 from voxtral_actors.client.stream import Address, CutShortError, WatchedStream
+from voxtral_actors.groups import leaves
 from voxtral_actors.limits import CLOSE_HANDSHAKE_S, PEER_SILENCE_S, PING_INTERVAL_S
 from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID, Error, Event, SessionCreated
 
@@ -139,6 +140,7 @@ class Link:
             try:
                 await ws.send_message(frame)
             except (trio_websocket.ConnectionClosed, LocalProtocolError):
+                self.outbox.close()
                 return  # the reader still has the server's last words to read
 
     async def _ping(self, ws: trio_websocket.WebSocketConnection) -> None:
@@ -161,6 +163,7 @@ class Link:
     ) -> None:
         await self._hang_up.wait()
         with trio.move_on_after(CLOSE_HANDSHAKE_S):
+            await self.outbox.drained()  # a last `cancel` goes before the Close frame
             await ws.aclose()
         scope.cancel(reason="the session was ended")
 
@@ -170,13 +173,12 @@ class Link:
         if not self.closing:
             self.failure = failure
         self.ended.set()
-        self.outbox.open_gates()
+        self.outbox.close()
         self.on_end()
 
     def _explain(self, group: BaseExceptionGroup[Any]) -> ClientError:
         """One error for the caller. A bug in this package is chained to it, not hidden."""
-        leaves = list(_leaves(group))
-        for leaf in leaves:
+        for leaf in leaves(group):
             match leaf:
                 case trio_websocket.ConnectionClosed():
                     return self._closed(leaf.reason)
@@ -192,7 +194,7 @@ class Link:
                     return ServerClosed(1006, "")
                 case _:
                     continue
-        error = leaves[0]
+        error = leaves(group)[0]
         what = str(error) if isinstance(error, BadEventError) else repr(error)
         failure = (
             ServerClosed(1002, "protocol_error", what)
@@ -223,13 +225,6 @@ class Link:
             hint = "the WebSocket was not opened"
         said = f"{where} answered with HTTP {status}: {hint}"
         return ConnectFailed(said, retry=status in {429, 502, 503, 504}, status=status)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
 
 
 def _advice(error: Error) -> float | None:

@@ -23,14 +23,17 @@ class Outbox:
         self._frames: deque[str | bytes] = deque()
         self._waiting = trio.lowlevel.ParkingLot()
         self._reader = trio.lowlevel.ParkingLot()
+        self._empty = trio.lowlevel.ParkingLot()
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def post(self, frame: str | bytes) -> None:
         """Add a frame now. Call it right after `room`, or for last words."""
-        self._frames.append(frame)
-        self._reader.unpark()
+        if not self._closed:
+            self._frames.append(frame)
+            self._reader.unpark()
 
     async def room(self) -> None:
         """Wait until a frame may be posted; the caller posts before its next checkpoint."""
@@ -45,9 +48,19 @@ class Outbox:
             await self._reader.park()
         frame = self._frames.popleft()
         self._waiting.unpark()
+        if not self._frames:
+            self._empty.unpark_all()
         return frame
 
-    def open_gates(self) -> None:
-        """Let every waiting caller go on; they look at the session, which is over."""
+    async def drained(self) -> None:
+        """Wait until every frame was taken."""
+        await trio.lowlevel.checkpoint()
+        while self._frames:
+            await self._empty.park()
+
+    def close(self) -> None:
+        """Nothing can be sent any more. Who waits goes on, and finds the session over."""
+        self._closed = True
         self._frames.clear()
         self._waiting.unpark_all()
+        self._empty.unpark_all()

@@ -47,7 +47,7 @@ class Kind(enum.Enum):
 
 @attrs.frozen
 class Outcome:
-    """How a connection ended; `reason` is a slug, `close` the Close meant for the client, if any."""
+    """How a connection ended: `reason` is a slug, `close` the Close meant for the client if any."""
 
     kind: Kind
     reason: str

@@ -104,3 +104,11 @@ class TooBig:
 
 Command: TypeAlias = Ping | End | Cancel | SessionUpdate | Start | Finalise | Append
 Inbound: TypeAlias = Command | BadMessage | TooBig
+
+
+def misfit(
+    code: str, reason_code: str, text: str, message: Start | Append | Finalise
+) -> BadMessage:
+    """The error for a message whose `request_id` does not fit what is going on."""
+    details: dict[str, object] = {"field": "request_id", "value": message.request_id}
+    return BadMessage(code, reason_code, text, details, message.session_id, message.request_id)

@@ -8,8 +8,8 @@ Rules:
 2. `states.TRANSITIONS` is the truth about states. A pair that is not in it cannot happen; if it
    does, that is our bug and `SessionBugError` names both.
 3. Every utterance ends in exactly one terminal event (`Done`, `Cancelled`, `Error`), made in
-   `_terminal` and nowhere else. After it, nothing of that utterance is emitted: late engine events
-   find no utterance under their key and become `STALE`.
+   `Utterance.end` and nowhere else. After it nothing of that utterance is emitted: late engine
+   events find no utterance under their key and become `STALE`.
 
 How it works. At most one utterance is *active*, that is, takes audio. When the client finalises it,
 it becomes a *tail* that waits for its last text, while a new one may already be active. Utterances
@@ -22,34 +22,23 @@ look at the utterances and never at the state.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import attrs
-
-from voxtral_actors.limits import MAX_TAILS, SAMPLE_RATE
+from voxtral_actors.limits import MAX_TAILS, RECENT_REQUESTS
 from voxtral_actors.protocol import commands as say
 from voxtral_actors.protocol import effects, events, signals
 from voxtral_actors.protocol.closing import Close, closing_error
-from voxtral_actors.protocol.commands import BadMessage
+from voxtral_actors.protocol.commands import BadMessage, misfit
 from voxtral_actors.protocol.effects import Abort, Effect, Emit
 from voxtral_actors.protocol.signals import Broke, Completed
 from voxtral_actors.protocol.states import TRANSITIONS, Input, State
+from voxtral_actors.protocol.utterance import Utterance
 
 
 class SessionBugError(Exception):
     """An input that cannot happen in a state happened: the fault is ours, not the client's."""
-
-
-@attrs.define
-class Utterance:
-    """What is remembered of a living utterance."""
-
-    key: int
-    session_id: str
-    request_id: str
-    samples: int = 0
-    text: list[str] = attrs.field(factory=list)
 
 
 class Session:
@@ -66,6 +55,7 @@ class Session:
         self._max_bad = max_bad
         self._accepting = True
         self._late: str | None = None  # the last request id that the server ended by itself
+        self._recent: deque[str] = deque(maxlen=RECENT_REQUESTS)  # request ids that are over
 
     @property
     def quiet(self) -> bool:
@@ -109,8 +99,10 @@ class Session:
             case say.Start():
                 return Input.START if self._obstacle(message) is None else Input.START_REFUSED
             case say.Cancel(request_id=name):
-                tail = self._tail_named(name)
-                return self._tail_end() if tail else Input.CANCEL
+                if self._tail_named(name):
+                    return self._tail_end()
+                is_active = self.active is not None and self.active.request_id == name
+                return Input.CANCEL if is_active or name not in self._recent else Input.CANCEL_OVER
             case _:
                 return PLAIN_INPUTS[type(message)]
 
@@ -137,13 +129,13 @@ class Session:
         """Why an utterance may not start, as the error that it earns."""
         if any(utterance.request_id == start.request_id for utterance in self._living()):
             what = "request_id_in_use", "an utterance with this request_id is still running"
-            return _refusal("invalid_payload", *what, start)
+            return misfit("invalid_payload", *what, start)
         if not self._accepting:
             what = "draining", "the server is shutting down and starts no new utterance"
-            return _refusal("shutting_down", *what, start)
+            return misfit("shutting_down", *what, start)
         if len(self.tails) >= MAX_TAILS:
             what = "too_many_finalising", f"{MAX_TAILS} utterances are still being finalised"
-            return _refusal("server_at_capacity", *what, start)
+            return misfit("server_at_capacity", *what, start)
         return None
 
     # --- Handlers, one an input --------------------------------------------------------------
@@ -190,11 +182,14 @@ class Session:
             what = "no_active_request", "no utterance is active; start one with a commit"
         else:
             what = "request_id_mismatch", f"the active utterance is {self.active.request_id!r}"
-        return self._bad(_refusal("invalid_payload", *what, message))
+        return self._bad(misfit("invalid_payload", *what, message))
 
     def _cancel(self, message: say.Cancel) -> list[Effect]:
-        if self.active is not None:
-            return self._end(self.active, message.reason or "client_request")
+        if self.active is None:
+            return self._cancel_nothing(message)
+        return self._end(self.active, message.reason or "client_request")
+
+    def _cancel_nothing(self, message: say.Cancel) -> list[Effect]:
         reason = "no_active_request"
         return [Emit(events.Cancelled(message.session_id, message.request_id, reason))]
 
@@ -215,10 +210,7 @@ class Session:
             return []
         active = self.active
         utterance = active if active and active.key == message.key else self.tails[message.key]
-        utterance.text.append(message.text)
-        audio_ms = min(message.consumed, utterance.samples) * 1000 // SAMPLE_RATE
-        ids = utterance.session_id, utterance.request_id
-        return [Emit(events.Delta(*ids, message.text, audio_ms))]
+        return [Emit(utterance.hear(message.text, message.consumed))]
 
     def _update(self, message: say.SessionUpdate) -> list[Effect]:
         ids = message.session_id, message.request_id
@@ -268,34 +260,14 @@ class Session:
         if self.active is utterance:
             self.active = None
         self.tails.pop(utterance.key, None)
-        return [Abort(utterance.key), Emit(self._terminal(utterance, why))]
-
-    @staticmethod
-    def _terminal(utterance: Utterance, why: Completed | Broke | str) -> events.Event:
-        ids = utterance.session_id, utterance.request_id
-        match why:
-            case Completed(prompt_tokens=prompt, completion_tokens=completion):
-                seconds = utterance.samples / SAMPLE_RATE
-                usage = events.Usage(prompt, completion, prompt + completion, seconds)
-                return events.Done(*ids, "".join(utterance.text), usage)
-            case Broke():
-                return events.Error(*ids, why.code, why.message, why.reason_code, why.details)
-            case str():
-                return events.Cancelled(*ids, why)
+        self._recent.append(utterance.request_id)
+        return [Abort(utterance.key), Emit(utterance.end(why))]
 
     def _error(self, bad: BadMessage) -> Emit:
         session_id = bad.session_id or self.session_id
         request_id = bad.request_id or events.CONNECTION_REQUEST_ID
         error = session_id, request_id, bad.code, bad.message, bad.reason_code, bad.details
         return Emit(events.Error(*error))
-
-
-def _refusal(
-    code: str, reason_code: str, text: str, message: say.Start | say.Append | say.Finalise
-) -> BadMessage:
-    """The error for a message whose `request_id` does not fit."""
-    details: dict[str, object] = {"field": "request_id", "value": message.request_id}
-    return BadMessage(code, reason_code, text, details, message.session_id, message.request_id)
 
 
 PLAIN_INPUTS: Mapping[type, Input] = {
@@ -318,6 +290,7 @@ HANDLERS: Mapping[Input, Handler] = {
     Input.STRAY: Session._stray,
     Input.LATE: Session._nothing,
     Input.CANCEL: Session._cancel,
+    Input.CANCEL_OVER: Session._cancel_nothing,
     Input.ACTIVE_ENDS: Session._active_ends,
     Input.TAIL_ENDS: Session._tail_ends,
     Input.LAST_TAIL_ENDS: Session._tail_ends,

@@ -33,6 +33,7 @@ class Input(enum.Enum):
     STRAY = "audio or its end for an utterance that is not active"
     LATE = "the same, for one that the server ended while audio was on its way"
     CANCEL = "cancel, of the active utterance if there is one"
+    CANCEL_OVER = "cancel that names an utterance which is over: it crossed its last event"
     ACTIVE_ENDS = "the engine ended the active utterance"
     TAIL_ENDS = "a tail ended or is cancelled, others remain"
     LAST_TAIL_ENDS = "the only tail ended or is cancelled"
@@ -58,6 +59,7 @@ TRANSITIONS: dict[Input, dict[State, State]] = {
     Input.START: {_I: _A, _A: _A, _F: _O, _O: _O, _E: _E},
     Input.FINAL: {_A: _F, _O: _F},
     Input.CANCEL: {_I: _I, _A: _I, _F: _F, _O: _F, _E: _E},
+    Input.CANCEL_OVER: _stay(),
     Input.ACTIVE_ENDS: {_A: _I, _O: _F},
     Input.TAIL_ENDS: {_F: _F, _O: _O},
     Input.LAST_TAIL_ENDS: {_F: _I, _O: _A},

@@ -189,7 +189,8 @@ class GuardedStream:
                 self.abort(Ending.PEER_SILENT)
                 return
             if not data:
-                self.abort(Ending.CLOSED if self._draining else Ending.CLIENT_LEFT)
+                closing = self._draining or self._due is Ending.CLOSE_TIMEOUT
+                self.abort(Ending.CLOSED if closing else Ending.CLIENT_LEFT)
                 return
             self.bytes_in += len(data)
             if not self._draining:

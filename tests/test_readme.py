@@ -1,0 +1,75 @@
+"""What README.md says of codes and settings is what the code has.
+
+After a change of either, `UPDATE_README=1 make test ARGS=tests/test_readme.py` writes the tables anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+from voxtral_actors.protocol.closing import Close
+from voxtral_actors.settings import Settings, describe, load
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def closing_table() -> str:
+    """The close codes as a Markdown table."""
+    rows = ["| close | reason | meaning | `error` before it | retry |", "|---|---|---|---|---|"]
+    for close in Close:
+        spec = close.spec
+        retry = "yes" if spec.retry else "no"
+        if spec.retry_after_s is not None:
+            retry += f", after {spec.retry_after_s:g} s"
+        error = f"`{spec.error}`" if spec.error else ""
+        rows.append(f"| {spec.code} | `{spec.slug}` | {spec.meaning} | {error} | {retry} |")
+    return "\n".join(rows)
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table."""
+    required = {"VOXTRAL_API_KEY": "key", "MAX_CONCURRENT_CONNECTIONS": "1"}
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    computed = {"VOXTRAL_ENGINE"}
+    for name, value, meaning in describe(load(required)):
+        shown = f"`{value}`" if value else ""
+        if name in required:
+            shown = "required"
+        elif name in computed:
+            shown = ""
+        rows.append(f"| `{name}` | {shown} | {meaning} |")
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("closing", closing_table()), ("settings", settings_table())]
+)
+def test_readme_has_the_table_of_the_code(name: str, table: str) -> None:
+    """Between its marks stands exactly what the code says."""
+    text = README.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {name}-table -->\n)(.*?)(\n<!-- /{name}-table -->)", re.DOTALL)
+    if os.environ.get("UPDATE_README"):
+        text = pattern.sub(lambda match: match[1] + table + match[3], text)
+        README.write_text(text, encoding="utf-8")
+    match = pattern.search(text)
+
+    assert match is not None
+    assert match[2] == table
+
+
+def test_every_setting_has_a_meaning() -> None:
+    """A row without words would say nothing."""
+    assert all(field.metadata["help"] for field in attrs.fields(Settings))
+
+
+def test_readme_links_lead_somewhere() -> None:
+    """Relative links lead to files of this repository."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
+
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
