@@ -144,9 +144,6 @@ SPHINX_MAX_TEXT_BYTES: Final = 64 * 1024
 """Text of one event of a worker. A segment lasts `SPHINX_SEGMENT_MAX_FRAMES`, in which nobody says
 a hundredth of it: a larger length is garbage."""
 
-SPHINX_NICE: Final = 5
-"""Workers compute all the time, the server for microseconds: it must get a core when it asks."""
-
 SPHINX_FRAME_S: Final = 0.03
 """Frame of the voice detector; it takes 10, 20 or 30 ms and is most reliable with the longest."""
 
@@ -173,6 +170,33 @@ SPHINX_LULL_FRAMES: Final = 3
 SPHINX_SEGMENT_MAX_FRAMES: Final = 667
 """After 20 s the segment ends wherever it is, perhaps inside a word: text must come, and the
 decoder's memory grows with the segment."""
+
+# --- Model files -------------------------------------------------------------------------------
+
+HUB_TIMEOUT_S: Final = 10.0
+"""To connect to the model hub, and between two pieces of a file: then the attempt has stalled. It
+also bounds how long a cancelled download takes to notice."""
+
+HUB_ATTEMPTS: Final = 5
+"""Attempts in a row that bring nothing. One that brings bytes starts the count anew."""
+
+HUB_BACKOFF_FIRST_S: Final = 1.0
+HUB_BACKOFF_MAX_S: Final = 60.0
+"""Pauses between attempts double from the first to the largest. A hub that asks for a longer one
+is told to the operator: a start that hangs for minutes without a reason helps nobody."""
+
+HUB_REPORT_S: Final = 0.2
+"""Between two reports of progress, so that a line on a terminal moves and a log file does not."""
+
+SNAPSHOT_LOCK_S: Final = 300.0
+"""Another process that fetches into the same folder and gives no sign of life for this long is
+stuck. Its longest silence is one flush of some gigabytes to a slow disk."""
+
+SNAPSHOT_SPARE_BYTES: Final = 64 * 2**20
+"""Room that a download leaves on the disk, for the second tokenizer file and everybody's logs."""
+
+TEKKEN_LOCK_S: Final = 10.0
+"""For another process that sets the delay in the same folder; a healthy one takes a second."""
 
 # --- Logs ------------------------------------------------------------------------------------
 

@@ -50,11 +50,17 @@ class Peer:
         self.headers = {name.lower(): value for name, value in request.headers}
         self.path = request.path
         self.got: list[Inbound] = []
+        self.listening = trio.Event()
+        """The first audio is here."""
+        self.left = trio.Event()
+        """The script is over, most often because the client is gone."""
         self.ws: trio_websocket.WebSocketConnection
 
     async def receive(self) -> Inbound:
         command = codec.decode(await self.ws.get_message(), 1 << 20)
         self.got.append(command)
+        if isinstance(command, Append):
+            self.listening.set()
         return command
 
     async def expect(self, cls: type[Inbound]) -> Inbound:
@@ -99,6 +105,7 @@ async def serving(script: Script) -> AsyncGenerator[Stub]:
         peer.ws = await request.accept()
         with suppress(trio_websocket.ConnectionClosed):
             await script(peer)
+        peer.left.set()
 
     async with trio.open_nursery() as nursery:
         server = await nursery.start(trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None)

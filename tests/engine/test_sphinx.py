@@ -122,7 +122,7 @@ def _common(left: list[str], right: list[str]) -> int:
     return row[-1]
 
 
-@pytest.mark.parametrize("samples", [0, 1, 481])
+@pytest.mark.parametrize("samples", [0, 481])
 async def test_stream_shorter_than_speech_just_ends(samples: int) -> None:
     with trio.fail_after(15):
         async with running(SphinxBackend(1)) as backend:

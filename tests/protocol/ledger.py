@@ -151,3 +151,30 @@ class Ledger:
         }[session.active is not None, bool(session.tails)]
         assert session.state is (State.ENDED if self.closed else expected)
         assert not (self.closed and alive)
+
+
+class Talk:
+    """A session under the eyes of a ledger, after some messages."""
+
+    def __init__(self, *messages: Message, max_bad: int = 0) -> None:
+        self.session = Session("sess-1", "voxtral", max_bad=max_bad)
+        self._ledger = Ledger(self.session)
+        self.hear(*messages)
+
+    def hear(self, *messages: signals.Message) -> list[effects.Effect]:
+        """Take these messages; returns the effects of the last one."""
+        todo: list[effects.Effect] = []
+        for message in messages:
+            todo = self._ledger.step(message)
+        return todo
+
+    def answer(self, *messages: signals.Message) -> events.Event:
+        """The event that is the one effect of the last message."""
+        (effect,) = self.hear(*messages)
+        assert isinstance(effect, effects.Emit)
+        return effect.event
+
+    def error(self, *messages: signals.Message) -> events.Error:
+        event = self.answer(*messages)
+        assert isinstance(event, events.Error)
+        return event

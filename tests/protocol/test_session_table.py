@@ -62,11 +62,17 @@ def new_session() -> Session:
     return Session("sess-1", "model", max_bad=0)
 
 
-def everything(session: Session) -> Iterator[Message]:
+def over(ledger: Ledger) -> set[str]:
+    """Names of utterances that have ended, and perhaps live again."""
+    return {stream.request_id for stream in ledger.streams.values() if stream.terminal}
+
+
+def everything(ledger: Ledger) -> Iterator[Message]:
     """All that can be said now, up to names and numbers."""
-    living = [*session.tails.values(), *([session.active] if session.active else [])]
+    session = ledger.session
+    living = {stream.request_id for stream in ledger.alive().values()}
     spare = f"u{session.utterances + 1}"
-    names = {u.request_id for u in living} | {spare}
+    names = living | {spare} | set(sorted(over(ledger) - living)[-1:])
     if session._late is not None:
         names.add(session._late)
     for name in sorted(names):
@@ -91,18 +97,18 @@ def everything(session: Session) -> Iterator[Message]:
     yield from (Closing(close) for close in Close)
 
 
-def situation(session: Session) -> tuple[object, ...]:
+def situation(ledger: Ledger) -> tuple[object, ...]:
     """What of a session decides about inputs."""
-    late = session._late
-    if late is not None:
-        late = "a tail" if any(u.request_id == late for u in session.tails.values()) else "nobody"
+    session = ledger.session
+    living = {stream.request_id for stream in ledger.alive().values()}
+    late = session._late and ("living" if session._late in living else "over")
     return (
         session.state,
-        session.active is not None,
         len(session.tails),
         late,
         session._accepting,
-        session.utterances > 0,
+        bool(over(ledger) - living),
+        session.active is not None and session.active.request_id in over(ledger),
     )
 
 
@@ -111,16 +117,16 @@ def walk() -> dict[tuple[State, Input], list[Step]]:
     """Say everything in every situation; the ledger objects if a step breaks a rule."""
     found: dict[tuple[State, Input], list[Step]] = defaultdict(list)
     start = Ledger(new_session())
-    seen = {situation(start.session)}
+    seen = {situation(start)}
     todo: list[tuple[Ledger, tuple[Message, ...]]] = [(start, ())]
     for ledger, history in todo:
-        for message in everything(ledger.session):
+        for message in everything(ledger):
             after = copy.deepcopy(ledger)
             what = after.session._classify(message)
             effects = after.step(message)
             pair = ledger.session.state, what
             found[pair].append(Step(history, message, after.session.state, len(effects)))
-            if (new := situation(after.session)) not in seen:
+            if (new := situation(after)) not in seen:
                 seen.add(new)
                 todo.append((after, (*history, message)))
     return found

@@ -41,6 +41,19 @@ async def test_p9_after_1009_a_silent_peer_is_cut(autojump_clock: MockClock) -> 
         assert server.ended == {"message_too_big": 1}
 
 
+async def test_p9_an_app_that_does_not_read_hears_of_1009_too(autojump_clock: MockClock) -> None:
+    async with simulated() as server:
+        raw = server.connect()
+        await raw.upgrade("/deaf")
+        for _ in range(12):  # the queues in front of the app are full then, and the reader is free
+            await raw.send(frame(TEXT, b"x"))
+            await trio.testing.wait_all_tasks_blocked()
+        await raw.send(frame(BINARY, b"x" * (OPTIONS.max_message_bytes + 1)))
+        assert await raw.close_frame() == (1009, b"message_too_big")
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.seen.endings == ["message_too_big"]
+
+
 @pytest.mark.parametrize("path", ["/bye", "/close-then-stay"])
 async def test_after_our_close_a_silent_peer_is_cut(path: str, autojump_clock: MockClock) -> None:
     async with simulated() as server:
@@ -73,8 +86,11 @@ async def test_a_peer_that_answers_our_close_and_leaves_is_let_go_at_once(
         raw = server.connect()
         await raw.upgrade(path)
         await raw.close_frame()
+        for _ in range(50):  # nobody reads these: they must not stand before the peer's Close
+            await raw.send(frame(TEXT, b"still talking"))
         await raw.send(frame(CLOSE, close_payload(4000)))
-        await raw.stream.send_eof()
+        if path == "/bye":
+            await raw.stream.send_eof()
         assert await server.over() < 0.05
         assert server.ended == {"closed": 1}
 

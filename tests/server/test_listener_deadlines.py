@@ -63,6 +63,17 @@ async def test_p6_an_accepted_socket_that_is_not_admitted_has_the_same_deadline(
         assert server.seen.endings == ["handshake_timeout"]
 
 
+async def test_last_words_after_a_deadline_are_too_late(autojump_clock: MockClock) -> None:
+    async with simulated() as server:
+        raw = server.connect()
+        await raw.upgrade("/last-words")
+        assert await server.over() == about(limits.HANDSHAKE_S)
+        assert server.ended == {"handshake_timeout": 1}
+        assert server.seen.endings == ["handshake_timeout"]
+        with pytest.raises(EOFError):
+            await raw.frame()
+
+
 @pytest.mark.parametrize("path", ["/ws", "/healthz"])
 async def test_p6_not_reading_does_not_stretch_the_handshake(
     path: str, autojump_clock: MockClock

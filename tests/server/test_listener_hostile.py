@@ -46,6 +46,10 @@ REFUSED = {
     "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 64 + b"\r\n\r\n",
     "endless header": b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000,
     "two lengths": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "pipelined behind the last": (
+        b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    ),
     "http/2 with prior knowledge": b"PRI * HTTP/2.0\r\nHost: h\r\n\r\nSM\r\n\r\n",
 }
 
@@ -56,7 +60,8 @@ async def test_p1_a_bad_request_is_refused_and_closed(request_bytes: bytes) -> N
         async with serving() as server, server.bystander():
             async with server.raw() as raw:
                 await raw.send(request_bytes)
-                answer = await raw.rest()  # up to EOF: a reset would have raised
+                with trio.fail_after(2):  # at once, not when the handshake is over
+                    answer = await raw.rest()  # up to EOF: a reset would have raised
             assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 505")), answer
             assert answer.count(b"HTTP/1.1 ") == 1
             await server.until_open(1)
@@ -190,14 +195,28 @@ async def test_data_after_the_peers_close_is_dropped() -> None:
             assert server.ended("closed") == 1
 
 
-@pytest.mark.parametrize("path", ["/raises", "/healthz"])
-async def test_an_app_that_raises_answers_500_and_the_connection_goes_on(path: str) -> None:
+async def test_a_handler_that_raises_ends_its_own_request_only() -> None:
+    with trio.fail_after(10):
+        async with serving() as server, server.bystander():
+            async with server.raw() as raw:
+                for path, status in (("/raises", b" 500 "), ("/healthz", b" 200 ")):
+                    await raw.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                    head = await raw.head()
+                    assert status in head
+                    await raw.take(int(head.lower().split(b"content-length: ")[1].split()[0]))
+            async with server.raw() as raw:
+                await raw.upgrade("/fails")
+                await raw.close_frame()  # quart chooses the code
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_an_empty_message_is_a_message(opcode: int) -> None:
     with trio.fail_after(10):
         async with serving() as server, server.raw() as raw:
-            await raw.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
-            assert (
-                b" 500 " in await raw.head() if path == "/raises" else b" 200 " in await raw.head()
-            )
+            await raw.upgrade()
+            await raw.send(frame(opcode) + frame(opcode, b"x"))
+            assert (await raw.frame())[1] == b""
+            assert await raw.frame() == (opcode, b"x")
 
 
 async def test_a_raw_app_that_raises_is_contained_and_counted() -> None:

@@ -104,6 +104,17 @@ def echo_app(seen: Seen) -> QuartTrio:
         finally:
             seen.endings.append(current_wire.get().ending)
 
+    @app.websocket("/last-words")
+    async def last_words() -> None:
+        """Never gets to know the peer, and closes when it is cancelled."""
+        await websocket.accept()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await websocket.close(1011, "too late")
+            seen.endings.append(current_wire.get().ending)
+
     @app.websocket("/impatient")
     async def impatient() -> None:
         """Gives a send up after one second, then says something else."""

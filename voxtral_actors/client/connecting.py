@@ -67,6 +67,7 @@ async def connect(
         return stream if stream is not None else await open_stream(address, ssl_context)
 
     raised: BaseException | None = None
+    group: BaseExceptionGroup[BaseException] | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
@@ -74,21 +75,26 @@ async def connect(
                     created: SessionCreated = await nursery.start(link.run, open_socket)
                 if deadline.cancelled_caught:
                     raise _too_late(link, address, connect_timeout)
+                # From here on, when the caller is cancelled, the link still says goodbye; what
+                # follows is bounded and ends in `abort`, whatever happens.
+                link.shielded = True
                 session = Session(link, created, name, binary=binary, end_timeout=end_timeout)
                 yield session
                 await session.end()
-            except BaseException as error:  # raised again below, outside the nursery
+            except BaseException as error:
                 raised = error
                 with trio.move_on_after(limits.HANG_UP_S, shield=True):
                     await link.hang_up()
-            nursery.cancel_scope.cancel(reason="the session is over")
-    except BaseException as error:
-        if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        if raised is None:
-            raise
+                raise
+            finally:
+                link.abort()
+    except BaseExceptionGroup as grouped:
+        group = grouped
+    # Outside of the handler, so that the group does not come along as context.
     if raised is not None:
         raise raised
+    if group is not None:  # the link raises nothing, but Ctrl-C may strike in any task
+        raise KeyboardInterrupt if group.subgroup(KeyboardInterrupt) else group
 
 
 def _too_late(link: Link, address: Address, seconds: float) -> ClientError:

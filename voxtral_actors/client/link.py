@@ -53,6 +53,7 @@ class Link:
         self._admitted = False
         self._last_error: Error | None = None
         self._hang_up = trio.Event()
+        self._scope = trio.CancelScope()
 
     def check(self) -> None:
         """Raise why the link is of no use any more, if that is so."""
@@ -60,6 +61,19 @@ class Link:
             raise self.failure
         if self.closing or self.ended.is_set():
             raise trio.ClosedResourceError("the session was ended")
+
+    @property
+    def shielded(self) -> bool:
+        """Whether only `abort` cancels the link, and not what cancels the caller."""
+        return self._scope.shield
+
+    @shielded.setter
+    def shielded(self, value: bool) -> None:
+        self._scope.shield = value
+
+    def abort(self) -> None:
+        """End the link now, without a word to the server."""
+        self._scope.cancel(reason="the session is over")
 
     async def hang_up(self) -> None:
         """Close in good order; returns when the socket is closed."""
@@ -82,22 +96,8 @@ class Link:
             raise
         failure: ClientError | None = None
         try:
-            async with trio.open_nursery() as nursery:
-                ws = await trio_websocket.wrap_client_stream(
-                    nursery,
-                    stream,  # type: ignore[arg-type]  # typed for sockets, works on any stream
-                    self._address.host_header,
-                    self._address.resource,
-                    extra_headers=self._headers,
-                    max_message_size=limits.MAX_MESSAGE_BYTES,
-                    receive_buffer_size=limits.RECEIVE_BYTES,
-                )
-                stream.upgraded = True
-                nursery.start_soon(self._write, ws)
-                nursery.start_soon(self._ping, ws)
-                nursery.start_soon(self._watch, stream)
-                nursery.start_soon(self._close_when_asked, ws, nursery.cancel_scope)
-                await self._read(ws, task_status)
+            with self._scope:
+                await self._carry(stream, task_status)
         except* Exception as group:
             failure = self._explain(group)
         finally:
@@ -114,6 +114,24 @@ class Link:
         return ConnectionRefused(error.code, error.message, close_code, _advice(error))
 
     # --- The tasks of the socket -------------------------------------------------------------
+
+    async def _carry(self, stream: WatchedStream, task_status: Status) -> None:
+        async with trio.open_nursery() as nursery:
+            ws = await trio_websocket.wrap_client_stream(
+                nursery,
+                stream,  # type: ignore[arg-type]  # typed for sockets, works on any stream
+                self._address.host_header,
+                self._address.resource,
+                extra_headers=self._headers,
+                max_message_size=limits.MAX_MESSAGE_BYTES,
+                receive_buffer_size=limits.RECEIVE_BYTES,
+            )
+            stream.upgraded = True
+            nursery.start_soon(self._write, ws)
+            nursery.start_soon(self._ping, ws)
+            nursery.start_soon(self._watch, stream)
+            nursery.start_soon(self._close_when_asked, ws, nursery.cancel_scope)
+            await self._read(ws, task_status)
 
     async def _read(self, ws: trio_websocket.WebSocketConnection, task_status: Status) -> None:
         while True:

@@ -13,6 +13,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -158,7 +159,7 @@ class JsonView:
         pass
 
     def end(self, transcript: Transcript) -> None:
-        self._out.write(msgspec.json.encode(transcript).decode() + "\n")
+        self._out.write(msgspec.json.encode(attrs.asdict(transcript)).decode() + "\n")
 
     def unreachable(self, names: list[str], reason: str) -> None:
         self._out.complain(reason)
@@ -180,7 +181,7 @@ class TerminalView:
         self._drawn_at = 0.0
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text, style="dim"))
+        self._console.print(Text(printable(text), style="dim"), soft_wrap=True)
 
     def begin(self, name: str, seconds: float) -> None:
         self._text = ""
@@ -191,7 +192,7 @@ class TerminalView:
             TimeRemainingColumn(),
             console=self._console,
         )
-        self._task = self._progress.add_task(printable(name), total=seconds, at="")
+        self._task = self._progress.add_task(printable(Path(name).name), total=seconds, at="")
         # Drawn from here and not from a thread of rich's, which would race with the last words.
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
@@ -210,7 +211,8 @@ class TerminalView:
         self._text = transcript.text or self._text
         self.close()
         style = "dim" if transcript.error is None else "red"
-        self._console.print(Text(printable(describe_transcript(transcript)), style=style))
+        said = Text(printable(describe_transcript(transcript)), style=style)
+        self._console.print(said, soft_wrap=True)
 
     def unreachable(self, names: list[str], reason: str) -> None:
         self._out.complain(reason)
@@ -233,7 +235,7 @@ class TerminalView:
             return
         self._drawn_at = time.monotonic()
         tail = printable(self._text[-_SHOWN_LINES * self._console.width :])
-        lines = Text(tail).wrap(self._console, self._console.width)[-_SHOWN_LINES:]
+        lines = Text(tail).wrap(self._console, self._console.width)[-_SHOWN_LINES:] if tail else ()
         self._live.update(Group(*lines, self._progress), refresh=True)
 
 

@@ -8,6 +8,7 @@ to find out about, which reads what the peer said last before it reads that the 
 
 from __future__ import annotations
 
+import os
 import ssl
 from urllib.parse import urlsplit
 
@@ -92,6 +93,8 @@ def _plain(error: OSError) -> str:
     if isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[0]
     cause = inner if isinstance(inner, OSError) else error
+    if cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)  # trio's own text repeats the address
     return cause.strerror or str(cause)
 
 

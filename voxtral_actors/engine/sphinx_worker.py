@@ -107,11 +107,11 @@ class Recogniser:
 
 
 def make_recogniser() -> Recogniser:
-    """Load the model: a third of a second and 90 MB."""
+    """Load the model: a third of a second and 100 MB."""
     from pocketsphinx import Decoder, Vad
 
-    # The second pass (fwdflat) waits for the segment's end and takes a twentieth of its length,
-    # and so does the lattice search; on read speech neither finds more of the words.
+    # The second pass (fwdflat) would start at the segment's end and take a twentieth of its length,
+    # and on read speech neither it nor the lattice search (bestpath) finds more of the words.
     decoder = Decoder(loglevel="FATAL", fwdflat=False, bestpath=False)
     vad = Vad(limits.SPHINX_VAD_MODE, limits.SAMPLE_RATE, limits.SPHINX_FRAME_S)
     return Recogniser(decoder, vad)
@@ -159,7 +159,6 @@ def serve(audio: IO[bytes], events: IO[bytes], recogniser: Recogniser) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(limits.SPHINX_NICE)
     events = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints in this process must not end up among the events
     try:

@@ -56,7 +56,6 @@ class Close(enum.Enum):
         "message_too_big",
         retry=False,
         meaning="a message was larger than WS_MAX_MESSAGE_BYTES",
-        error="invalid_message",
     )
     BUG = CloseSpec(
         1011,

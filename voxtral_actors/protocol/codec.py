@@ -6,12 +6,15 @@ PCM16 for the active utterance. `decode` never raises: what is no valid message 
 
 Decoding has two steps. The envelope is decoded with the payload left raw, then the payload by its
 type's own decoder: so an error in a payload still knows the ids it has to be reported under, and
-the base64 of an `append` is scanned once and copied once.
+the base64 of an `append` is scanned once and copied once. Which field is wrong is read from what
+msgspec says; what it may hold is in `_ALLOWED`.
 """
 
 from __future__ import annotations
 
 import binascii
+import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
@@ -42,6 +45,19 @@ from voxtral_actors.protocol.events import EVENT_CLASSES, Event
 
 _Id: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
 _ABSENT = msgspec.Raw(b"{}")
+
+_ALLOWED = {
+    "frame": "a JSON object with type, session_id, request_id and payload",
+    "type": f"text of 1 to {MAX_ID_CHARS} characters",
+    "session_id": f"text of 1 to {MAX_ID_CHARS} characters",
+    "request_id": f"text of 1 to {MAX_ID_CHARS} characters",
+    "payload": "an object",
+    "payload.reason": f"text of at most {MAX_REASON_CHARS} characters",
+    "payload.model": f"text of at most {MAX_ID_CHARS} characters",
+    "payload.final": "true or false",
+    "payload.audio": "base64 of PCM16 little endian, 16 kHz, one channel",
+}
+_FIELD_AT_FAULT = re.compile(r"(?:required field `|at `\$\.)(\w+)`")
 
 
 class _Envelope(msgspec.Struct):
@@ -136,19 +152,16 @@ def decode(frame: str | bytes, max_bytes: int) -> Inbound:
     try:
         payload = decoder.decode(env.payload)
     except (msgspec.DecodeError, RecursionError) as error:
-        return BadMessage(
-            "invalid_payload",
-            "invalid_payload",
-            f"payload of {env.type}: {error}",
-            {"field": "payload", "problem": str(error)},
-            env.session_id,
-            env.request_id,
-        )
+        found = _FIELD_AT_FAULT.search(str(error))
+        field = f"payload.{found[1]}" if found else "payload"
+        text, details = _explained(f"payload of {env.type}", field, error)
+        ids = env.session_id, env.request_id
+        return BadMessage("invalid_payload", "invalid_payload", text, details, *ids)
     return make(env, payload)
 
 
 def encode(event: Event) -> str:
-    """Write an event as the text of one frame."""
+    """Write an event as the text of one frame; half a surrogate pair becomes a question mark."""
     payload = {name: getattr(event, name) for name in _PAYLOAD_FIELDS[type(event)]}
     message = {
         "type": event.TYPE,
@@ -156,7 +169,11 @@ def encode(event: Event) -> str:
         "request_id": event.request_id,
         "payload": payload,
     }
-    return _encode(message).decode()
+    try:
+        return _encode(message).decode()
+    except UnicodeEncodeError:  # no UTF-8 has half a surrogate pair, but a str may
+        text = json.dumps(msgspec.to_builtins(message), ensure_ascii=False)
+        return _encode(json.loads(text.encode(errors="replace"))).decode()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -182,7 +199,7 @@ def _bad_audio(
     details: dict[str, object] = {
         "field": "payload.audio",
         "problem": problem,
-        "allowed": "base64 of PCM16 little endian, 16 kHz, one channel",
+        "allowed": _ALLOWED["payload.audio"],
     }
     return BadMessage("invalid_payload", "invalid_audio", message, details, session_id, request_id)
 
@@ -191,19 +208,26 @@ def _bad_envelope(frame: str, error: Exception) -> BadMessage:
     """The error for a frame that is no envelope, under whatever valid ids can still be read."""
     try:
         fields = msgspec.json.decode(frame)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return BadMessage("invalid_message", "invalid_json", f"the message is no JSON: {error}")
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as problem:
+        explained = _explained("no JSON that can be read", "frame", problem)
+        return BadMessage("invalid_message", "invalid_json", *explained)
     if not isinstance(fields, dict):
-        return BadMessage("invalid_message", "not_an_object", "the message is no JSON object")
-    return BadMessage(
-        "invalid_message",
-        "invalid_envelope",
-        f"{error}; type, session_id and request_id are texts of 1 to {MAX_ID_CHARS} characters,"
-        " payload is an object",
-        {"problem": str(error)},
-        _id_or_none(fields.get("session_id")),
-        _id_or_none(fields.get("request_id")),
-    )
+        explained = _explained("no JSON object", "frame", error)
+        return BadMessage("invalid_message", "not_an_object", *explained)
+    found = _FIELD_AT_FAULT.search(str(error))
+    explained = _explained("envelope", found[1] if found else "frame", error)
+    ids = _id_or_none(fields.get("session_id")), _id_or_none(fields.get("request_id"))
+    return BadMessage("invalid_message", "invalid_envelope", *explained, *ids)
+
+
+def _explained(what: str, field: str, problem: Exception) -> tuple[str, dict[str, object]]:
+    """Text and details of an error: the field, what is wrong with it, and what is allowed."""
+    details: dict[str, object] = {
+        "field": field,
+        "problem": str(problem),
+        "allowed": _ALLOWED[field],
+    }
+    return f"{what}: {problem}; allowed for {field}: {_ALLOWED[field]}", details
 
 
 def _id_or_none(value: object) -> str | None:

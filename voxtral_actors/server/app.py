@@ -31,6 +31,10 @@ from voxtral_actors.settings import Settings
 log = structlog.get_logger(__name__)
 
 
+class ListenError(OSError):
+    """The address cannot be listened on; the message names it and says why."""
+
+
 @attrs.frozen
 class Running:
     """A server that accepts connections."""
@@ -60,10 +64,10 @@ async def run(
 
     Raises:
         EngineSetupError: the engine cannot be loaded.
-        OSError: the address cannot be listened on.
+        ListenError: the address cannot be listened on.
     """
     engine = engine or EngineActor(registry.load(settings))
-    sockets = await open_listeners(settings.host, settings.port)
+    sockets = await _listen(settings.host, settings.port)
     service = Service(settings, engine, Admission(settings, engine))
     options = WireOptions(
         write_deadline_s=settings.write_deadline_s, max_message_bytes=settings.max_message_bytes
@@ -84,6 +88,14 @@ async def run(
     log.info("server.stopped")
 
 
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    try:
+        return await open_listeners(host, port)
+    except OSError as error:
+        why = error.strerror or error
+        raise ListenError(f"cannot listen on {host}, port {port}: {why}") from error
+
+
 async def _drain(service: Service) -> None:
     whole = service.settings.drain_timeout_s
     # What comes after the last session (cutting sockets, stopping the engine) needs time too.
@@ -101,8 +113,9 @@ def main(settings: Settings) -> int:
     status = 0
     try:
         trio.run(_until_signalled, settings)
-    except* (registry.EngineSetupError, OSError) as group:
-        print(f"voxtral-actors: {groups.describe(group)}", file=sys.stderr)
+    except* (registry.EngineSetupError, ListenError) as group:
+        for error in groups.leaves(group):
+            print(f"voxtral-actors: {error}", file=sys.stderr)
         status = 1
     return status
 

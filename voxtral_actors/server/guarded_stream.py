@@ -5,7 +5,7 @@ The stream belongs to the task that awaits `run`; it is closed when `run` return
 ending the connection means cancelling that scope, so the app learns of a cut at the same moment.
 
 1. A send is never torn in two by a cancelled caller: it is shielded, and under a deadline instead.
-   A peer that does not take one write in `write_deadline_s` is a slow consumer and is cut.
+   A peer that has not taken it in `write_deadline_s`, the queue included, is a slow consumer.
 2. The whole connection has at most one deadline, `_due` says what it means when it passes: the
    handshake until `admit`, nothing afterwards, the close handshake once our Close or EOF is out.
 3. Silence counts only while a receive is pending: time in which we do not read is our own.
@@ -98,11 +98,11 @@ class GuardedStream:
         self._over = False
         self._draining = False
         self._due = Ending.HANDSHAKE_TIMEOUT
+        self._pending_since: float | None = None  # since when a receive waits, if one does
+        self._known_at = self.opened_at
+        self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(deadline=self.opened_at + options.handshake_s)
-        # The three waits that somebody else may have to cut short: each is replaced per use.
-        self._sending = trio.CancelScope()
-        self._receiving = trio.CancelScope()
-        self._handling = trio.CancelScope()
+        self._sending = trio.CancelScope()  # the send that is under way, or the last one
         self._send_lock = trio.Lock()
 
     @property
@@ -135,7 +135,9 @@ class GuardedStream:
         if self._due is Ending.HANDSHAKE_TIMEOUT:
             self._scope.deadline = math.inf
             self._sending.deadline = now + self.options.write_deadline_s
-        self._receiving.deadline = now + self.options.peer_silence_s
+        self._known_at = now
+        if self._nursery is not None:
+            self._nursery.start_soon(self._watch_silence)
 
     def abort(self, ending: Ending = Ending.ABORTED) -> None:
         """End the connection now, app included, with nothing more sent; safe to call any time."""
@@ -165,9 +167,9 @@ class GuardedStream:
         """Run `body`, which reads until the connection is over; then end all that it started."""
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    await body(nursery)
-                    nursery.cancel_scope.cancel(reason=self.ending)
+                async with trio.open_nursery() as self._nursery:
+                    await body(self._nursery)
+                    self._nursery.cancel_scope.cancel(reason=self.ending)
             if self._scope.cancelled_caught:
                 self.note(self._due)
         finally:
@@ -179,54 +181,57 @@ class GuardedStream:
     async def read(self, handle: Callable[[bytes], Awaitable[None]]) -> None:
         """Hand what arrives to `handle`, or discard it once we are closing, until the peer ends."""
         while True:
-            silence = self.options.peer_silence_s if self.admitted else math.inf
+            self._pending_since = trio.current_time()
             try:
-                with trio.move_on_after(silence) as self._receiving:
-                    data = await self._stream.receive_some(RECEIVE_BYTES)
+                data = await self._stream.receive_some(RECEIVE_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 data = b""
-            if self._receiving.cancelled_caught:
-                self.abort(Ending.PEER_SILENT)
-                return
+            self._pending_since = None
             if not data:
                 closing = self._draining or self._due is Ending.CLOSE_TIMEOUT
                 self.abort(Ending.CLOSED if closing else Ending.CLIENT_LEFT)
                 return
             self.bytes_in += len(data)
             if not self._draining:
-                with trio.CancelScope() as self._handling:
-                    await handle(bytes(data))
+                await handle(bytes(data))
+
+    async def _watch_silence(self) -> None:
+        """Cut a peer for which a receive has waited too long; dearer with a deadline a receive."""
+        limit = self.options.peer_silence_s
+        while True:
+            now = trio.current_time()
+            since = now if self._pending_since is None else max(self._pending_since, self._known_at)
+            if now >= since + limit:
+                self.abort(Ending.PEER_SILENT)
+                return
+            await trio.sleep_until(since + limit)
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of `data` or end the connection. Never raises for a peer that is gone.
+        """Send all of `data` or end the connection; never raises for a peer that is gone.
 
         A caller that sends in a loop is cancelled at the checkpoint after the end.
         """
-        with trio.CancelScope(shield=True):  # bounded: who holds the lock is under its own deadline
+        limit = trio.current_time() + self.options.write_deadline_s
+        limit = min(limit, self._scope.deadline)  # it does not reach behind the shield by itself
+        with trio.CancelScope(shield=True, deadline=limit) as scope:
             async with self._send_lock:
                 if not self.over:
-                    await self._send_now(data)
+                    self._sending = scope
+                    try:
+                        await self._stream.send_all(data)
+                        self.bytes_out += len(data)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        self.abort(Ending.CLIENT_LEFT)
+        if scope.cancelled_caught:
+            self.abort(self.ending or Ending.SLOW_CONSUMER)
         if self.over:
             await trio.lowlevel.checkpoint()
-
-    async def _send_now(self, data: bytes) -> None:
-        limit = trio.current_time() + self.options.write_deadline_s
-        limit = min(limit, self._scope.deadline)  # which does not reach behind a shield by itself
-        with trio.CancelScope(shield=True, deadline=limit) as self._sending:
-            try:
-                await self._stream.send_all(data)
-                self.bytes_out += len(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.abort(Ending.CLIENT_LEFT)
-        if self._sending.cancelled_caught:
-            self.abort(self.ending or Ending.SLOW_CONSUMER)
 
     async def close(self) -> None:
         """Say EOF, then let the reader discard what still comes; bounded by the close handshake."""
         if self._draining or self.over:
             return
         self._draining = True
-        self._handling.cancel(reason="closing")
         limit = trio.current_time() + self.options.close_handshake_s
         if limit < self._scope.deadline:
             self._scope.deadline = limit

@@ -18,7 +18,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias, cast
 
 import h11
 import trio
@@ -49,8 +50,7 @@ Address: TypeAlias = tuple[str, int] | None
 current_wire: ContextVar[Wire] = ContextVar("current_wire")
 
 APP_QUEUE_MESSAGES = 1
-"""hypercorn -> app. The app has a queue of its own behind it; one more message of up to
-`max_message_bytes` each is all that this one adds."""
+"""hypercorn -> app. quart-trio has a queue of ten messages of its own behind this one."""
 
 
 class Wire(GuardedStream):
@@ -188,8 +188,7 @@ class _Protocol(H11Protocol):
         rest = (self.config, self.context, self.task_group, self.ssl, self.client, self.server)
         if upgrade:
             self.stream = WebSocket(self.wire, self.app, *rest, self.stream_send, STREAM_ID)
-            assert isinstance(self.connection, h11.Connection)  # noqa: S101 - a request came from it
-            self.connection = H11WSConnection(self.connection)
+            self.connection = H11WSConnection(cast("h11.Connection", self.connection))
         else:
             self.stream = HTTPStream(self.app, *rest, self.stream_send, STREAM_ID)
         await self.stream.handle(
@@ -205,6 +204,7 @@ class _Protocol(H11Protocol):
         self.keep_alive_requests += 1
 
 
+@lru_cache(maxsize=1)  # one listener has one; hypercorn hangs a logger on it at first use
 def _config(options: WireOptions) -> Config:
     config = Config()
     config.accesslog = None

@@ -1,0 +1,277 @@
+"""The whole server on a port of the loopback, real clients for it, and what it must leave behind.
+
+`serving` runs everything but the signals: listener, admission, connections, engine actor, and the
+scripted engine behind it. When its block is left, every client must be gone and the server, still
+running, must hold nothing any more: no admitted connection, no engine slot, no socket.
+
+`Client` speaks the wire strictly. A frame must be the envelope and nothing else, its payload must
+fill exactly the event's attributes, and `closed` fails if anything was left unheard.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, TypeVar
+
+import attrs
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
+
+from tests.engine.scripted import HEALTHY, Script, Scripted
+from voxtral_actors.engine.actor import EngineActor
+from voxtral_actors.protocol.events import EVENT_CLASSES, Delta, Error, Event, SessionCreated, Usage
+from voxtral_actors.server.admission import Admission
+from voxtral_actors.server.app import Running, run
+from voxtral_actors.settings import load
+
+HOST = "127.0.0.1"
+KEY = "open-sesame-for-tests"
+OTHER_KEY = "the-key-before-the-rotation"
+SESSION = "ses-1"
+EMPTY: Mapping[str, str] = {}
+EVENTS: dict[str, type[Event]] = {cls.TYPE: cls for cls in EVENT_CLASSES}
+
+E = TypeVar("E", bound=Event)
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait, within a bound, until something is true that nobody signals."""
+    with trio.move_on_after(5):
+        while not holds():
+            await trio.lowlevel.checkpoint()
+    assert holds(), what
+
+
+def parse(frame: str | bytes) -> Event:
+    """A frame of the server as the event that it is; fails on anything more or less."""
+    assert isinstance(frame, str), "the server sends text frames only"
+    message = json.loads(frame)
+    assert message.keys() == {"type", "session_id", "request_id", "payload"}
+    payload = dict(message["payload"])
+    if "usage" in payload:
+        payload["usage"] = Usage(**payload["usage"])
+    cls = EVENTS[message["type"]]
+    assert payload.keys() == {f.name for f in attrs.fields(cls)} - {"session_id", "request_id"}
+    return cls(session_id=message["session_id"], request_id=message["request_id"], **payload)
+
+
+class Client:
+    """One WebSocket. `say` makes envelopes, `hear` takes the next event and says what it must be."""
+
+    def __init__(self, ws: WebSocketConnection) -> None:
+        self.ws = ws
+        self.created: SessionCreated | None = None
+
+    async def send(self, frame: str | bytes) -> None:
+        await self.ws.send_message(frame)
+
+    async def say(self, what: str, request_id: str = "r1", **payload: object) -> None:
+        await self.send(envelope(what, request_id, payload=payload))
+
+    async def start(self, request_id: str = "r1") -> None:
+        await self.say("input_audio_buffer.commit", request_id)
+
+    async def finish(self, request_id: str = "r1") -> None:
+        await self.say("input_audio_buffer.commit", request_id, final=True)
+
+    async def next(self) -> Event:
+        return parse(await self.ws.get_message())
+
+    async def hear(self, kind: type[E]) -> E:
+        event = await self.next()
+        assert isinstance(event, kind), event
+        return event
+
+    async def hear_past_deltas(self, kind: type[E]) -> E:
+        while isinstance(event := await self.next(), Delta):
+            pass
+        assert isinstance(event, kind), event
+        return event
+
+    async def refused(self, code: str, reason_code: str) -> Error:
+        """The next event, which must be this error."""
+        error = await self.hear(Error)
+        assert (error.code, error.reason_code) == (code, reason_code), error
+        return error
+
+    async def transcript(self, request_id: str) -> tuple[str, Event]:
+        """The joined deltas of an utterance, and the event that ended it."""
+        text = ""
+        while True:
+            event = await self.next()
+            assert event.request_id == request_id, event
+            if not isinstance(event, Delta):
+                return text, event
+            text += event.delta
+
+    async def closed(self) -> tuple[int, str | None]:
+        """Code and reason of the server's Close frame, which must come next."""
+        try:
+            raise AssertionError(f"not closed but told {await self.ws.get_message()!r}")
+        except ConnectionClosed as error:
+            assert error.reason is not None, "cut without a Close frame"
+            return error.reason.code, error.reason.reason
+
+    async def alive(self, _pings: Iterable[int] = count(1)) -> None:
+        """The connection works: a ping is answered next."""
+        name = f"ping-{next(iter(_pings))}"
+        await self.say("ping", name)
+        event = await self.next()
+        assert (type(event).TYPE, event.request_id) == ("pong", name), event
+
+    async def reset(self) -> None:
+        """Hang up without a word: the peer gets a RST."""
+        stream = self.ws._stream
+        stream.setsockopt(*LINGER_ZERO)
+        await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def websocket(
+    port: int, target: str, subprotocols: Iterable[str] = (), headers: Mapping[str, str] = EMPTY
+) -> AsyncIterator[Client]:
+    """A WebSocket with nothing read from it yet; closed in the end, whoever closed it first."""
+    ws: WebSocketConnection | None = None
+    try:
+        async with open_websocket(
+            HOST,
+            port,
+            target,
+            use_ssl=False,
+            subprotocols=list(subprotocols),
+            extra_headers=[
+                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+            ],
+            message_queue_size=1000,
+            connect_timeout=5,
+            disconnect_timeout=5,
+        ) as ws:
+            yield Client(ws)
+    finally:
+        if ws is not None:  # trio-websocket leaves the socket open if the server closed first
+            await trio.aclose_forcefully(ws._stream)
+
+
+LINGER_ZERO = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+
+
+def envelope(
+    what: object, request_id: object = "r1", session_id: object = SESSION, **rest: object
+) -> str:
+    return json.dumps({"type": what, "session_id": session_id, "request_id": request_id, **rest})
+
+
+@attrs.frozen
+class Answer:
+    """What came back over HTTP."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def request(port: int, path: str, method: str = "GET", body: bytes = b"") -> Answer:
+    """One HTTP request on a connection of its own."""
+    head = [f"{method} {path} HTTP/1.1", f"Host: {HOST}:{port}", "Connection: close"]
+    if body:
+        head.append(f"Content-Length: {len(body)}")
+    async with await trio.open_tcp_stream(HOST, port) as stream:
+        await stream.send_all("\r\n".join([*head, "", ""]).encode() + body)
+        answer = b"".join([part async for part in stream])
+    top, _, content = answer.partition(b"\r\n\r\n")
+    first, *lines = top.decode().split("\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in lines)
+    return Answer(int(first.split()[1]), fields, content)
+
+
+@attrs.frozen
+class Served:
+    """One server that accepts connections."""
+
+    running: Running
+    engine: EngineActor
+    scripted: Scripted
+    returned: trio.Event
+    """Set when the server has stopped by itself."""
+
+    @property
+    def port(self) -> int:
+        return self.running.port
+
+    @property
+    def authority(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    @property
+    def admission(self) -> Admission:
+        return self.running.service.admission
+
+    @asynccontextmanager
+    async def connect(
+        self, query: str = "", *, subprotocols: Iterable[str] = (), **headers: str
+    ) -> AsyncIterator[Client]:
+        """A WebSocket, with nothing read from it yet. `X_API_Key="…"` is a header."""
+        target = "/ws" + (f"?{query}" if query else "")
+        async with websocket(self.port, target, subprotocols, headers) as client:
+            yield client
+
+    @asynccontextmanager
+    async def session(self, **headers: str) -> AsyncIterator[Client]:
+        """An admitted connection whose `session.created` has been heard."""
+        async with self.connect(**{"X_API_Key": KEY, **headers}) as client:
+            client.created = await client.hear(SessionCreated)
+            yield client
+
+    async def stream(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream(HOST, self.port)
+
+    async def http(self, path: str, method: str = "GET", body: bytes = b"") -> Answer:
+        return await request(self.port, path, method, body)
+
+    async def empty(self) -> None:
+        """Wait until the server holds nothing for anybody."""
+
+        def holds() -> tuple[int, int, int]:
+            slots = self.engine.statistics().slots_taken
+            return self.admission.open, slots, self.running.listener.statistics().open
+
+        await until(lambda: holds() == (0, 0, 0), "open connections, engine slots, or sockets")
+
+
+@asynccontextmanager
+async def serving(script: Script = HEALTHY, /, **env: str) -> AsyncIterator[Served]:
+    """A server with these settings, whose engine is or will be what the script says."""
+    settings = load({
+        "VOXTRAL_API_KEY": f"{KEY},{OTHER_KEY}",
+        "MAX_CONCURRENT_CONNECTIONS": "8",
+        "VOXTRAL_PORT": "0",
+        "VOXTRAL_DRAIN_TIMEOUT_S": "10",
+        **env,
+    })  # fmt: skip
+    scripted = Scripted(script)
+    engine = EngineActor(scripted.backend)
+    returned = trio.Event()
+
+    async def serve(*, task_status: trio.TaskStatus[Running]) -> None:
+        await run(settings, engine=engine, task_status=task_status)
+        returned.set()
+
+    async with trio.open_nursery() as nursery:
+        running: Running = await nursery.start(serve)
+        served = Served(running, engine, scripted, returned)
+        if not script.start_s and not script.fail_start:
+            with trio.fail_after(5):
+                await engine.wait_ready()
+        yield served
+        if not returned.is_set():
+            await served.empty()
+        nursery.cancel_scope.cancel()
+    assert running.listener.statistics().failures == 0, "an exception reached the listener"

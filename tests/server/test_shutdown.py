@@ -1,0 +1,150 @@
+"""The process: how it stops, what it leaves behind, and how it refuses to start."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import ExitStack
+
+import pytest
+import trio
+
+from tests.server.harness import HOST, KEY, envelope
+from tests.server.server_process import ServerProcess, server_process, start_command
+from tests.server.wire_helpers import TEXT, Raw, frame
+from voxtral_actors.protocol.events import Delta, Done, Error
+
+SILENCE = bytes(32_000)
+BOTH = [signal.SIGTERM, signal.SIGINT]
+
+
+async def never_reads(server: ServerProcess, task_status: trio.TaskStatus[None]) -> None:
+    """A client whose socket is full of answers that it does not take."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await sock.connect((HOST, await server.port()))
+    peer = Raw(trio.SocketStream(sock))
+    async with peer.stream:
+        await peer.upgrade(f"/ws?api_key={KEY}")
+        ping = envelope("ping", "x" * 256).encode()
+        frames = b"".join(frame(TEXT, ping) for _ in range(100))
+        with trio.move_on_after(0.5) as stuck:
+            while True:
+                await peer.send(frames)
+                stuck.deadline = trio.current_time() + 0.5
+        task_status.started()
+        await trio.sleep_forever()
+
+
+async def test_p16_sigterm_lets_utterances_finish_and_exits_0() -> None:
+    with trio.fail_after(20), ExitStack() as files:
+        async with (
+            server_process(
+                VOXTRAL_DRAIN_TIMEOUT_S="4", WS_CLOSE_GRACE_S="1", WS_WRITE_DEADLINE_S="60"
+            ) as server,
+            server.session() as speaking,
+            server.session() as listening,
+            trio.open_nursery() as nursery,
+        ):
+            await nursery.start(never_reads, server)
+            await speaking.start()
+            await speaking.send(SILENCE)
+            await speaking.alive()
+            assert server.watch_workers(files) >= 2
+
+            signalled = trio.current_time()
+            server.signal(signal.SIGTERM)
+
+            await listening.refused("shutting_down", "shutting_down")
+            assert await listening.closed() == (1012, "shutting_down")
+            assert (await server.http("/readyz")).json() == {"status": "draining"}
+            async with server.connect() as late:
+                error = await late.refused("shutting_down", "shutting_down")
+                assert error.details["retry"] is True
+                assert error.details["retry_after_s"] > 0
+                assert await late.closed() == (1012, "shutting_down")
+
+            await speaking.send(SILENCE)
+            await speaking.finish()
+            while isinstance(event := await speaking.next(), Delta):
+                pass
+            assert isinstance(event, Done), event
+            assert event.usage.audio_seconds == 2
+            assert isinstance(await speaking.next(), Error)
+            assert await speaking.closed() == (1012, "shutting_down")
+
+            assert await server.exit_status() == 0
+            assert trio.current_time() - signalled < 4
+            assert not server.living_workers()
+            nursery.cancel_scope.cancel()
+        assert [line["event"] for line in server.log if line["level"] == "error"] == []
+
+
+@pytest.mark.parametrize("second", BOTH, ids=lambda number: number.name)
+async def test_p16_a_second_signal_stops_at_once(second: signal.Signals) -> None:
+    with trio.fail_after(15), ExitStack() as files:
+        async with server_process() as server, server.session() as client:
+            await client.start()
+            await client.send(SILENCE)
+            await client.alive()
+            server.watch_workers(files)
+            server.signal(signal.SIGTERM)
+            await server.said("server.draining")
+            signalled = trio.current_time()
+            server.signal(second)
+            assert await server.exit_status() == 0
+            assert trio.current_time() - signalled < 2
+            assert not server.living_workers()
+
+
+@pytest.mark.parametrize("number", BOTH, ids=lambda number: number.name)
+async def test_p16_a_signal_while_the_engine_starts_stops_it(number: signal.Signals) -> None:
+    with trio.fail_after(15), ExitStack() as files:
+        async with server_process() as server:
+            await server.port()
+            server.watch_workers(files)
+            server.signal(number)
+            assert await server.exit_status() == 0
+            assert not server.living_workers()
+
+
+async def test_a_killed_server_leaves_no_worker_behind() -> None:
+    with trio.fail_after(15), ExitStack() as files:
+        async with server_process() as server, server.session() as client:
+            await client.start()
+            await client.send(SILENCE)
+            await client.alive()
+            assert server.watch_workers(files) >= 2
+            server.signal(signal.SIGKILL)
+            assert await server.exit_status() == -signal.SIGKILL
+            await server.workers_ended()
+
+
+async def test_p18_an_address_in_use_is_one_clear_line() -> None:
+    with trio.fail_after(15), socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        done = await trio.run_process(
+            **start_command(VOXTRAL_PORT=str(port)), capture_stderr=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        f"voxtral-actors: cannot listen on {HOST}, port {port}: Address already in use\n"
+    )
+
+
+async def test_p18_wrong_settings_are_all_named_and_nothing_starts() -> None:
+    with trio.fail_after(15):
+        done = await trio.run_process(
+            **start_command(
+                MAX_CONCURRENT_CONNECTIONS="0", WS_IDLE_TIMEOUT_S="soon", VOXTRAL_PROT="8000"
+            ),
+            capture_stderr=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    lines = done.stderr.decode().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "MAX_CONCURRENT_CONNECTIONS",
+        "WS_IDLE_TIMEOUT_S",
+        "VOXTRAL_PROT",
+    ]
