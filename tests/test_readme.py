@@ -1,6 +1,6 @@
 """What README.md says of codes and settings is what the code has.
 
-After a change of either, `UPDATE_README=1 make test ARGS=tests/test_readme.py` writes the tables anew.
+After a change, `UPDATE_README=1 make test ARGS=tests/test_readme.py` writes the tables anew.
 """
 
 from __future__ import annotations

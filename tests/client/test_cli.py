@@ -22,7 +22,7 @@ from tests.client.stub import CREATED, KEY, Peer, polite, serving
 from voxtral_actors.client import cli, showing
 from voxtral_actors.client.showing import Output, TerminalView, Transcript
 from voxtral_actors.limits import SAMPLE_RATE
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.commands import Append, Start
 from voxtral_actors.protocol.events import Delta
 
@@ -121,7 +121,7 @@ async def test_a_wrong_command_line_is_2(arguments: list[str], hint: str) -> Non
 
 async def test_a_refusal_is_3_and_says_what_to_do(speech: Path) -> None:
     async def script(peer: Peer) -> None:
-        await peer.send(closing_error("sess-1", "connection", Close.BAD_KEY))
+        await peer.send(farewell("sess-1", "connection", Close.BAD_KEY))
         await peer.close(1008, "authentication_failed")
 
     with trio.fail_after(LIMIT_S):
@@ -139,7 +139,7 @@ async def test_wait_outlasts_a_server_that_is_starting(speech: Path) -> None:
     async def script(peer: Peer) -> None:
         visits.append(peer)
         if len(visits) == 1:
-            error = closing_error("sess-1", "connection", Close.ENGINE_UNAVAILABLE)
+            error = farewell("sess-1", "connection", Close.ENGINE_UNAVAILABLE)
             error.details["retry_after_s"] = 0.05
             await peer.send(error)
             await peer.close(1013, "engine_unavailable")

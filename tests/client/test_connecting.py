@@ -20,7 +20,7 @@ from voxtral_actors.client import (
     limits,
 )
 from voxtral_actors.client.stream import Address
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.commands import Start
 
 LIMIT_S = 10
@@ -30,7 +30,7 @@ REFUSALS = [Close.BAD_KEY, Close.BAD_ORIGIN, Close.AT_CAPACITY, Close.ENGINE_UNA
 @pytest.mark.parametrize("close", [*REFUSALS, Close.DRAINING])
 async def test_a_refusal_carries_code_close_code_and_advice(close: Close) -> None:
     async def script(peer: Peer) -> None:
-        await peer.send(closing_error("sess-1", "connection", close))
+        await peer.send(farewell("sess-1", "connection", close))
         await peer.close(close.spec.code, close.spec.slug)
 
     with trio.fail_after(LIMIT_S):
@@ -46,7 +46,7 @@ async def test_a_refusal_carries_code_close_code_and_advice(close: Close) -> Non
 
 async def test_a_refusal_without_a_close_frame_is_a_refusal_all_the_same() -> None:
     async def script(peer: Peer) -> None:
-        await peer.send(closing_error("sess-1", "connection", Close.BAD_KEY))
+        await peer.send(farewell("sess-1", "connection", Close.BAD_KEY))
         await trio.sleep_forever()
 
     with trio.fail_after(LIMIT_S):

@@ -156,7 +156,7 @@ class Ledger:
 class Talk:
     """A session under the eyes of a ledger, after some messages."""
 
-    def __init__(self, *messages: Message, max_bad: int = 0) -> None:
+    def __init__(self, *messages: signals.Message, max_bad: int = 0) -> None:
         self.session = Session("sess-1", "voxtral", max_bad=max_bad)
         self._ledger = Ledger(self.session)
         self.hear(*messages)

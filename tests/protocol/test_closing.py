@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from voxtral_actors.limits import MAX_CLOSE_REASON_BYTES
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.events import ERROR_CODES
 
 # code, slug, error before it, retry, advice when
@@ -69,7 +69,7 @@ def test_p17_advice_when_to_retry_is_for_who_may_retry(close: Close) -> None:
 
 @pytest.mark.parametrize("close", [close for close in Close if close.spec.error])
 def test_p17_the_error_before_a_close_says_the_same(close: Close) -> None:
-    error = closing_error("sess-1", "connection", close)
+    error = farewell("sess-1", "connection", close)
     advice = {} if close.spec.retry_after_s is None else {"retry_after_s": close.spec.retry_after_s}
 
     assert (error.session_id, error.request_id) == ("sess-1", "connection")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.protocol.ledger import Talk
 from voxtral_actors.limits import MAX_TAILS
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import decode
 from voxtral_actors.protocol.commands import (
     Append,
@@ -108,7 +108,7 @@ def test_p9_too_many_messages_in_error_end_the_connection() -> None:
         Emit(Error("me", "connection", BAD.code, BAD.message, BAD.reason_code)),
         Abort(1),
         Emit(Cancelled("me", "a", "too_many_bad_messages")),
-        Emit(closing_error("me", "connection", Close.TOO_MANY_BAD)),
+        Emit(farewell("me", "connection", Close.TOO_MANY_BAD)),
         CloseConnection(Close.TOO_MANY_BAD),
     ]
     assert talk.hear(BAD) == []

@@ -19,12 +19,21 @@ from itertools import count
 from typing import Any, TypeVar
 
 import attrs
+import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 
-from tests.engine.scripted import HEALTHY, Script, Scripted
+from tests.engine.scripted import HEALTHY, Script, Scripted, speech, transcript
 from voxtral_actors.engine.actor import EngineActor
-from voxtral_actors.protocol.events import EVENT_CLASSES, Delta, Error, Event, SessionCreated, Usage
+from voxtral_actors.protocol.events import (
+    EVENT_CLASSES,
+    Delta,
+    Done,
+    Error,
+    Event,
+    SessionCreated,
+    Usage,
+)
 from voxtral_actors.server.admission import Admission
 from voxtral_actors.server.app import Running, run
 from voxtral_actors.settings import load
@@ -61,7 +70,7 @@ def parse(frame: str | bytes) -> Event:
 
 
 class Client:
-    """One WebSocket. `say` makes envelopes, `hear` takes the next event and says what it must be."""
+    """One WebSocket. `say` makes envelopes; `hear` takes the next event, which must be one."""
 
     def __init__(self, ws: WebSocketConnection) -> None:
         self.ws = ws
@@ -111,11 +120,11 @@ class Client:
 
     async def closed(self) -> tuple[int, str | None]:
         """Code and reason of the server's Close frame, which must come next."""
-        try:
+        with pytest.raises(ConnectionClosed) as closed:
             raise AssertionError(f"not closed but told {await self.ws.get_message()!r}")
-        except ConnectionClosed as error:
-            assert error.reason is not None, "cut without a Close frame"
-            return error.reason.code, error.reason.reason
+        reason = closed.value.reason
+        assert reason is not None, "cut without a Close frame"
+        return reason.code, reason.reason
 
     async def alive(self, _pings: Iterable[int] = count(1)) -> None:
         """The connection works: a ping is answered next."""
@@ -233,6 +242,35 @@ class Served:
     async def stream(self) -> trio.SocketStream:
         return await trio.open_tcp_stream(HOST, self.port)
 
+    @asynccontextmanager
+    async def bystander(self) -> AsyncIterator[None]:
+        """Another session speaks all the while, and every word must come at once and be right."""
+        done = trio.Event()
+
+        async def speak(*, task_status: trio.TaskStatus[None]) -> None:
+            said = bytearray()
+            await peer.start("beside")
+            while not done.is_set():
+                chunk = speech(0.08, seed=len(said))
+                said += chunk
+                await peer.send(chunk)
+                if text := transcript(chunk):
+                    with trio.fail_after(2):
+                        assert (await peer.hear(Delta)).delta == text
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                with trio.move_on_after(0.02):  # the pace of a lively speaker
+                    await done.wait()
+            await peer.finish("beside")
+            assert (await peer.hear(Done)).text == transcript(said)
+
+        async with self.session() as peer, trio.open_nursery() as nursery:
+            await nursery.start(speak)
+            try:
+                yield
+            finally:
+                done.set()
+
     async def http(self, path: str, method: str = "GET", body: bytes = b"") -> Answer:
         return await request(self.port, path, method, body)
 
@@ -253,7 +291,6 @@ async def serving(script: Script = HEALTHY, /, **env: str) -> AsyncIterator[Serv
         "VOXTRAL_API_KEY": f"{KEY},{OTHER_KEY}",
         "MAX_CONCURRENT_CONNECTIONS": "8",
         "VOXTRAL_PORT": "0",
-        "VOXTRAL_DRAIN_TIMEOUT_S": "10",
         **env,
     })  # fmt: skip
     scripted = Scripted(script)

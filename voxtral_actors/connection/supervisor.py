@@ -27,7 +27,7 @@ from voxtral_actors.connection.wiring import open_wiring
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.groups import describe
 from voxtral_actors.limits import LAST_WORDS_S, SAMPLE_RATE
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import encode
 from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID, SessionCreated
 from voxtral_actors.protocol.session import Session
@@ -132,7 +132,7 @@ async def _last_words(transport: Transport, session: Session, closes: list[Close
     spec = closes[0].spec
     with trio.move_on_after(LAST_WORDS_S, shield=True), suppress(Disconnected):
         if spec.error:
-            error = closing_error(session.session_id, CONNECTION_REQUEST_ID, closes[0])
+            error = farewell(session.session_id, CONNECTION_REQUEST_ID, closes[0])
             await transport.send(encode(error))
         await transport.close(spec.code, spec.slug)
 

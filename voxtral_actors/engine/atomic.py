@@ -25,7 +25,7 @@ def write(path: Path, data: bytes, *, mtime_ns: int | None = None) -> None:
     """Replace `path`, or make it; its permissions stay, its time is `mtime_ns` if given.
 
     Raises:
-        OSError: it could not be written; `path` is what it was.
+        OSError: it could not be written for certain; `path` is as it was, or wholly the new one.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:

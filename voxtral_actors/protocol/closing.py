@@ -15,7 +15,7 @@ from voxtral_actors.limits import (
     RETRY_AFTER_DRAIN_S,
     RETRY_AFTER_ENGINE_S,
 )
-from voxtral_actors.protocol.events import Error
+from voxtral_actors.protocol.events import Error, SessionEnd
 
 
 @attrs.frozen
@@ -119,11 +119,12 @@ class Close(enum.Enum):
         return self.value
 
 
-def closing_error(session_id: str, request_id: str, close: Close) -> Error:
-    """The `error` event that goes before a Close frame which has one."""
+def farewell(session_id: str, request_id: str, close: Close) -> Error | SessionEnd:
+    """The event that goes before a Close frame: an `error` where the table has one."""
     spec = close.spec
+    if spec.error is None:
+        return SessionEnd(session_id, request_id, spec.slug)
     details: dict[str, object] = {"retry": spec.retry}
     if spec.retry_after_s is not None:
         details["retry_after_s"] = spec.retry_after_s
-    code = spec.error or "internal_error"
-    return Error(session_id, request_id, code, spec.meaning, spec.slug, details)
+    return Error(session_id, request_id, spec.error, spec.meaning, spec.slug, details)

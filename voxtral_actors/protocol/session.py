@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 from voxtral_actors.limits import MAX_TAILS, RECENT_REQUESTS
 from voxtral_actors.protocol import commands as say
 from voxtral_actors.protocol import effects, events, signals
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.commands import BadMessage, misfit
 from voxtral_actors.protocol.effects import Abort, Effect, Emit
 from voxtral_actors.protocol.signals import Broke, Completed
@@ -233,25 +233,18 @@ class Session:
         return []
 
     def _close(self, message: signals.Closing | say.End | say.TooBig) -> list[Effect]:
+        ids = self.session_id, events.CONNECTION_REQUEST_ID
         match message:
             case signals.Closing(close=close):
                 pass
             case say.TooBig():
                 close = Close.TOO_BIG
             case say.End():
-                close = Close.NORMAL
-        spec = close.spec
+                close, ids = Close.NORMAL, (message.session_id, message.request_id)
         todo: list[Effect] = []
         for utterance in self._living():
-            todo += self._end(utterance, spec.slug)
-        ids = self.session_id, events.CONNECTION_REQUEST_ID
-        if isinstance(message, say.End):
-            ids = message.session_id, message.request_id
-        if spec.error is None:
-            todo.append(Emit(events.SessionEnd(*ids, spec.slug)))
-        else:
-            todo.append(Emit(closing_error(*ids, close)))
-        return [*todo, effects.CloseConnection(close)]
+            todo += self._end(utterance, close.spec.slug)
+        return [*todo, Emit(farewell(*ids, close)), effects.CloseConnection(close)]
 
     # --- Endings -----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.supervisor import Outcome
 from voxtral_actors.connection.transport import CLIENT_LEFT
 from voxtral_actors.limits import MAX_HTTP_BODY_BYTES
-from voxtral_actors.protocol.closing import Close, closing_error
+from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import encode
 from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID
 from voxtral_actors.server.admission import SUBPROTOCOL, read_credentials
@@ -123,5 +123,5 @@ async def _serve(service: Service) -> None:
 
 
 async def _refuse(transport: QuartTransport, session_id: str, close: Close) -> None:
-    await transport.send(encode(closing_error(session_id, CONNECTION_REQUEST_ID, close)))
+    await transport.send(encode(farewell(session_id, CONNECTION_REQUEST_ID, close)))
     await transport.close(close.spec.code, close.spec.slug)
