@@ -91,7 +91,7 @@ MAY_IMPORT: list[tuple[str, tuple[str, ...]]] = [
         "demo",
         (*KNOWN_LEAVES, "settings", "logs", "server", "client", "protocol", "engine.registry"),
     ),
-    ("cli", ("logs", "lazy", "settings", "server", "demo")),
+    ("cli", ("logs", "lazy", "settings", "server", "demo", "engine.fetch_cli")),
     ("__main__", ("cli",)),
     ("settings", ("limits", "secret", "setting_types")),
     ("setting_types", ("limits", "secret")),

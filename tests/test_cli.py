@@ -60,11 +60,11 @@ def test_the_help_lists_every_command_with_a_line() -> None:
     listed = run("--help").output.partition("Commands:")[2].splitlines()
 
     names = [line.split()[0] for line in listed if line]
-    assert names == ["check-config", "demo", "listen", "serve", "transcribe"]
+    assert names == ["check-config", "demo", "fetch", "listen", "serve", "transcribe"]
     assert all(len(line.split()) > 2 for line in listed if line)
 
 
-@pytest.mark.parametrize("command", ["serve", "check-config", "demo"])
+@pytest.mark.parametrize("command", ["serve", "check-config", "demo", "fetch"])
 def test_each_help_has_an_example(command: str) -> None:
     assert f"voxtral-actors {command}" in run(command, "--help").output.partition("Example")[2]
 

@@ -20,6 +20,7 @@ DEFAULTS = {
     "VOXTRAL_LOG_LEVEL": "info",
     "VOXTRAL_LOG_FORMAT": "text",
     "HF_TOKEN": "",
+    "HF_ENDPOINT": "https://huggingface.co",
     "VOXTRAL_MODEL_ID": "mistralai/Voxtral-Mini-4B-Realtime-2602",
     "VOXTRAL_MODEL_DIR": "models/voxtral",
     "VOXTRAL_SERVED_MODEL_NAME": "",

@@ -50,6 +50,7 @@ def main() -> None:
     \b
     See it work:      voxtral-actors demo
     Run a server:     voxtral-actors serve --help
+    Get the model:    voxtral-actors fetch --help
     Use a server:     voxtral-actors transcribe --help
     """
 
@@ -111,6 +112,36 @@ def check_config(env_file: Path | None, *, explain: bool) -> None:
 
 
 @main.command()
+@_env_file
+@click.option("--verify", is_flag=True, help="Hash every file, even if none looks touched.")
+@click.option("--local", is_flag=True, help="Take the files of the folder as they are: see above.")
+@click.pass_context
+def fetch(context: click.Context, env_file: Path | None, *, verify: bool, local: bool) -> None:
+    """Get the model's files into VOXTRAL_MODEL_DIR, as `serve` does when it starts.
+
+    Loads only the files that the VLLM_…_FORMAT settings need, goes on where an earlier run stopped,
+    and checks sizes and hashes. When all is there it needs no network. Uses HF_TOKEN if it is set.
+    The settings that only a server needs may be missing.
+
+    With --local it loads nothing and takes what is in the folder for VOXTRAL_MODEL_ID: for a
+    model of your own, or one that you copied there by hand.
+
+    \b
+    Examples:
+      voxtral-actors fetch --env-file .env
+      VOXTRAL_MODEL_DIR=/srv/voxtral voxtral-actors fetch --verify
+
+    Prints the folder. Exits with 0 if it is complete, 1 if the files cannot be had, 2 if the
+    settings are wrong.
+    """
+    settings = _settings(env_file, serving=False)
+    with names_missing("vllm"):
+        from voxtral_actors.engine import fetch_cli
+
+    context.exit(fetch_cli.main(settings, full=verify, local=local))
+
+
+@main.command()
 @click.option("--once", is_flag=True, help="Exit after the transcript: 0 if it is right, else 1.")
 @click.pass_context
 def demo(context: click.Context, *, once: bool) -> None:
@@ -129,7 +160,7 @@ def demo(context: click.Context, *, once: bool) -> None:
     context.exit(run.main(once))
 
 
-def _settings(env_file: Path | None) -> Settings:
+def _settings(env_file: Path | None, *, serving: bool = True) -> Settings:
     """The settings, or the end of the process with all their faults on stderr."""
     variables: Mapping[str, str] = os.environ
     problems: list[str] = []
@@ -137,7 +168,7 @@ def _settings(env_file: Path | None) -> Settings:
         from_file, problems = _read_env_file(env_file)
         variables = {**from_file, **os.environ}
     try:
-        settings = load(variables)
+        settings = load(variables, serving=serving)
     except SettingsError as error:
         problems += error.problems
     else:

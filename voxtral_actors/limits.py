@@ -188,6 +188,9 @@ is told to the operator: a start that hangs for minutes without a reason helps n
 HUB_REPORT_S: Final = 0.2
 """Between two reports of progress, so that a line on a terminal moves and a log file does not."""
 
+FETCH_LINE_S: Final = 5.0
+"""Between two lines about the same file where lines cannot be written over: in a log."""
+
 SNAPSHOT_LOCK_S: Final = 300.0
 """Another process that fetches into the same folder and gives no sign of life for this long is
 stuck. Its longest silence is one flush of some gigabytes to a slow disk."""

@@ -42,6 +42,13 @@ _ORIGIN = re.compile(
 
 # A line break or an escape sequence in a name or key is an accident of quoting.
 Text: TypeAlias = Annotated[str, Allowed("a text of printable characters", str.isprintable)]
+Address: TypeAlias = Annotated[
+    str,
+    Allowed(
+        "an address that begins with http:// or https://",
+        lambda text: re.fullmatch(r"https?://[!-~]+", text) is not None,
+    ),
+]
 Flag: TypeAlias = Annotated[bool, Allowed("true or false")]
 Key: TypeAlias = Annotated[Secret, Allowed("a text of printable characters")]
 Keys: TypeAlias = Annotated[

@@ -85,6 +85,9 @@ class Settings:
 
     # Model.
     hf_token: kinds.Key | None = setting("HF_TOKEN", "Token for the model hub; recommended.", None)
+    hf_endpoint: kinds.Address = setting(
+        "HF_ENDPOINT", "The model hub, or a mirror of it.", "https://huggingface.co"
+    )
     model_id: kinds.Text = setting(
         "VOXTRAL_MODEL_ID", "Model on the hub.", "mistralai/Voxtral-Mini-4B-Realtime-2602"
     )
@@ -184,8 +187,14 @@ attrs.resolve_types(Settings)
 _FIELDS = attrs.fields_dict(Settings)
 
 
-def load(env: Mapping[str, str]) -> Settings:
+# What the required settings are for a command that serves nobody.
+_NOT_SERVING: dict[str, Any] = {"api_keys": (), "max_connections": 0}
+
+
+def load(env: Mapping[str, str], *, serving: bool = True) -> Settings:
     """Make `Settings` from variables; an empty value counts as unset.
+
+    Without `serving` the required ones may be unset: then there is no key and no connection.
 
     Raises:
         SettingsError: with every fault: of single values, of values together, of unknown names.
@@ -199,7 +208,11 @@ def load(env: Mapping[str, str]) -> Settings:
                 values[field.name] = kinds.parse(text, field.type)
             except (ValueError, RecursionError):
                 problems.append(f"{name} is {_quote(text, field.type)}; allowed: {allowed}.")
-        elif field.default is attrs.NOTHING:
+        elif field.default is not attrs.NOTHING:
+            continue
+        elif not serving:
+            values[field.name] = _NOT_SERVING[field.name]
+        else:
             problems.append(f"{name} is required; allowed: {allowed}. {field.metadata['help']}")
     problems += _contradictions(values)
     problems += _unknown(env, {field.metadata["env"] for field in _FIELDS.values()})

@@ -6,7 +6,7 @@ import pytest
 
 from voxtral_actors.limits import MAX_CLOSE_REASON_BYTES
 from voxtral_actors.protocol.closing import Close, farewell
-from voxtral_actors.protocol.events import ERROR_CODES
+from voxtral_actors.protocol.events import ERROR_CODES, Error, SessionEnd
 
 # code, slug, error before it, retry, advice when
 TABLE = {
@@ -67,11 +67,16 @@ def test_p17_advice_when_to_retry_is_for_who_may_retry(close: Close) -> None:
     assert spec.retry_after_s is None or (spec.retry and spec.retry_after_s > 0)
 
 
-@pytest.mark.parametrize("close", [close for close in Close if close.spec.error])
-def test_p17_the_error_before_a_close_says_the_same(close: Close) -> None:
-    error = farewell("sess-1", "connection", close)
-    advice = {} if close.spec.retry_after_s is None else {"retry_after_s": close.spec.retry_after_s}
+@pytest.mark.parametrize("close", Close)
+def test_p17_the_last_event_before_a_close_says_the_same(close: Close) -> None:
+    spec = close.spec
+    details: dict[str, object] = {"retry": spec.retry}
+    if spec.retry_after_s is not None:
+        details["retry_after_s"] = spec.retry_after_s
+    ids = "sess-1", "connection"
 
-    assert (error.session_id, error.request_id) == ("sess-1", "connection")
-    assert (error.code, error.reason_code) == (close.spec.error, close.spec.slug)
-    assert error.details == {"retry": close.spec.retry, **advice}
+    assert farewell(*ids, close) == (
+        SessionEnd(*ids, spec.slug)
+        if spec.error is None
+        else Error(*ids, spec.error, spec.meaning, spec.slug, details)
+    )

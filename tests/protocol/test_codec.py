@@ -238,7 +238,7 @@ def test_p9_binary_that_is_no_audio(audio: bytes) -> None:
     assert (error.code, error.reason_code) == ("invalid_payload", "invalid_audio")
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(strategies.frames)
 def test_p9_decode_never_raises(text: str | bytes) -> None:
     message = decode(text, MAX_BYTES)

@@ -158,6 +158,14 @@ def test_p11_audio_on_its_way_to_what_the_server_ended_is_no_error() -> None:
     assert talk.hear(START, AUDIO) == [Feed(2, SAMPLES)], "the request id can be used again"
 
 
+def test_p11_audio_for_what_the_server_ended_is_an_error_once_another_has_started() -> None:
+    broke = Broke(1, "engine_unavailable", "engine_lost", "gone")
+    talk = Talk(START, broke, Start("me", "b"), Finalise("me", "b"))
+
+    assert talk.error(AUDIO).reason_code == "no_active_request"
+    assert talk.error(BINARY).reason_code == "no_active_request"
+
+
 def test_p11_an_end_ends_tails_and_the_active_one() -> None:
     talk = Talk(START, FINAL, Start("me", "b"))
 

@@ -97,7 +97,7 @@ class Conversation(RuleBasedStateMachine):
 
 def test_p11_any_conversation_keeps_the_rules() -> None:
     run_state_machine_as_test(
-        Conversation, settings=settings(max_examples=60, stateful_step_count=40)
+        Conversation, settings=settings(max_examples=40, stateful_step_count=40)
     )
 
 

@@ -14,16 +14,15 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any, TypeVar
 
 import attrs
-import pytest
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 
 from tests.engine.scripted import HEALTHY, Script, Scripted, speech, transcript
+from tests.server.wire_helpers import BINARY, CLOSE, TEXT, Raw, frame
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.protocol.events import (
     EVENT_CLASSES,
@@ -56,28 +55,34 @@ async def until(holds: Callable[[], bool], what: str) -> None:
     assert holds(), what
 
 
-def parse(frame: str | bytes) -> Event:
-    """A frame of the server as the event that it is; fails on anything more or less."""
-    assert isinstance(frame, str), "the server sends text frames only"
-    message = json.loads(frame)
+def parse(payload: bytes) -> Event:
+    """A message of the server as the event that it is; fails on anything more or less."""
+    message = json.loads(payload)
     assert message.keys() == {"type", "session_id", "request_id", "payload"}
-    payload = dict(message["payload"])
-    if "usage" in payload:
-        payload["usage"] = Usage(**payload["usage"])
+    values = dict(message["payload"])
+    if "usage" in values:
+        values["usage"] = Usage(**values["usage"])
     cls = EVENTS[message["type"]]
-    assert payload.keys() == {f.name for f in attrs.fields(cls)} - {"session_id", "request_id"}
-    return cls(session_id=message["session_id"], request_id=message["request_id"], **payload)
+    assert values.keys() == {f.name for f in attrs.fields(cls)} - {"session_id", "request_id"}
+    return cls(session_id=message["session_id"], request_id=message["request_id"], **values)
 
 
 class Client:
-    """One WebSocket. `say` makes envelopes; `hear` takes the next event, which must be one."""
+    """One WebSocket. `say` makes envelopes; `hear` takes the next event, which must be one.
 
-    def __init__(self, ws: WebSocketConnection) -> None:
-        self.ws = ws
+    Nothing runs in the background: what is not asked for is not read.
+    """
+
+    def __init__(self, raw: Raw, subprotocol: str | None) -> None:
+        self.raw = raw
+        self.subprotocol = subprotocol
         self.created: SessionCreated | None = None
 
-    async def send(self, frame: str | bytes) -> None:
-        await self.ws.send_message(frame)
+    async def send(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await self.raw.send(frame(TEXT, message.encode()))
+        else:
+            await self.raw.send(frame(BINARY, message))
 
     async def say(self, what: str, request_id: str = "r1", **payload: object) -> None:
         await self.send(envelope(what, request_id, payload=payload))
@@ -89,14 +94,16 @@ class Client:
         await self.say("input_audio_buffer.commit", request_id, final=True)
 
     async def next(self) -> Event:
-        return parse(await self.ws.get_message())
+        opcode, payload = await self.raw.frame()
+        assert opcode == TEXT, (opcode, payload)
+        return parse(payload)
 
     async def hear(self, kind: type[E]) -> E:
         event = await self.next()
         assert isinstance(event, kind), event
         return event
 
-    async def hear_past_deltas(self, kind: type[E]) -> E:
+    async def hear_past_deltas(self, kind: type[E] | tuple[type[E], ...]) -> E:
         while isinstance(event := await self.next(), Delta):
             pass
         assert isinstance(event, kind), event
@@ -118,13 +125,13 @@ class Client:
                 return text, event
             text += event.delta
 
-    async def closed(self) -> tuple[int, str | None]:
-        """Code and reason of the server's Close frame, which must come next."""
-        with pytest.raises(ConnectionClosed) as closed:
-            raise AssertionError(f"not closed but told {await self.ws.get_message()!r}")
-        reason = closed.value.reason
-        assert reason is not None, "cut without a Close frame"
-        return reason.code, reason.reason
+    async def closed(self) -> tuple[int, str]:
+        """Code and reason of the server's Close frame, which must come next, and its EOF."""
+        opcode, payload = await self.raw.frame()
+        assert opcode == CLOSE, payload
+        await self.raw.send(frame(CLOSE, payload[:2]))
+        await self.raw.gone()
+        return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
 
     async def alive(self, _pings: Iterable[int] = count(1)) -> None:
         """The connection works: a ping is answered next."""
@@ -133,9 +140,15 @@ class Client:
         event = await self.next()
         assert (type(event).TYPE, event.request_id) == ("pong", name), event
 
+    async def close(self, code: int = 1000) -> None:
+        """Close in good order; returns when the server has ended the connection."""
+        await self.raw.send(frame(CLOSE, struct.pack("!H", code)))
+        await self.raw.gone()
+
     async def reset(self) -> None:
-        """Hang up without a word: the peer gets a RST."""
-        stream = self.ws._stream
+        """Hang up without a word: the server gets a RST."""
+        stream = self.raw.stream
+        assert isinstance(stream, trio.SocketStream)
         stream.setsockopt(*LINGER_ZERO)
         await trio.aclose_forcefully(stream)
 
@@ -144,26 +157,16 @@ class Client:
 async def websocket(
     port: int, target: str, subprotocols: Iterable[str] = (), headers: Mapping[str, str] = EMPTY
 ) -> AsyncIterator[Client]:
-    """A WebSocket with nothing read from it yet; closed in the end, whoever closed it first."""
-    ws: WebSocketConnection | None = None
-    try:
-        async with open_websocket(
-            HOST,
-            port,
-            target,
-            use_ssl=False,
-            subprotocols=list(subprotocols),
-            extra_headers=[
-                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
-            ],
-            message_queue_size=1000,
-            connect_timeout=5,
-            disconnect_timeout=5,
-        ) as ws:
-            yield Client(ws)
-    finally:
-        if ws is not None:  # trio-websocket leaves the socket open if the server closed first
-            await trio.aclose_forcefully(ws._stream)
+    """A WebSocket with nothing read from it yet; the socket is closed in the end."""
+    lines = [f"{name.replace('_', '-')}: {value}".encode() for name, value in headers.items()]
+    if offered := ", ".join(subprotocols):
+        lines.append(b"Sec-WebSocket-Protocol: " + offered.encode())
+    async with await trio.open_tcp_stream(HOST, port) as stream:
+        raw = Raw(stream)
+        status, *fields = (await raw.upgrade(target, *lines)).decode().lower().split("\r\n")
+        assert status.startswith("http/1.1 101 "), status
+        chosen = dict(field.split(": ", 1) for field in fields if field)
+        yield Client(raw, chosen.get("sec-websocket-protocol"))
 
 
 LINGER_ZERO = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
@@ -173,6 +176,22 @@ def envelope(
     what: object, request_id: object = "r1", session_id: object = SESSION, **rest: object
 ) -> str:
     return json.dumps({"type": what, "session_id": session_id, "request_id": request_id, **rest})
+
+
+@asynccontextmanager
+async def deaf_client(port: int, key: str = KEY) -> AsyncIterator[None]:
+    """A session whose client asks and asks and reads no answer, until nothing fits any more."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await sock.connect((HOST, port))
+    async with trio.SocketStream(sock) as stream:
+        await Raw(stream).upgrade(f"/ws?api_key={key}")
+        pings = frame(TEXT, envelope("ping", "x" * 256).encode()) * 100
+        with trio.CancelScope() as stuck, suppress(trio.BrokenResourceError):
+            while True:
+                stuck.deadline = trio.current_time() + 0.2
+                await stream.send_all(pings)
+        yield
 
 
 @attrs.frozen

@@ -7,6 +7,8 @@ tested over real sockets with short deadlines.
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -24,6 +26,7 @@ from tests.server.wire_helpers import (
     upgrade_request,
 )
 from voxtral_actors import limits
+from voxtral_actors.server.wire import current_wire
 
 GET = b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -83,6 +86,22 @@ async def test_p6_not_reading_does_not_stretch_the_handshake(
         await raw.send(upgrade_request(path))  # and its answer is never read
         assert await server.over() == about(limits.HANDSHAKE_S)
         assert server.ended == {"handshake_timeout": 1}
+
+
+async def test_admission_frees_a_send_that_is_under_way_too(autojump_clock: MockClock) -> None:
+    async def app(_scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, {"type": "websocket.send", "text": "hello"})
+            await trio.sleep(1)
+            current_wire.get().admit()
+
+    options = attrs.evolve(OPTIONS, write_deadline_s=60.0, ping_interval_s=1000.0)  # one ping
+    async with simulated(options, app) as server:
+        raw = server.connect(lockstep=True)
+        await raw.upgrade()
+        await trio.sleep(limits.HANDSHAKE_S + 5)
+        assert await raw.frame() == (TEXT, b"hello")
 
 
 async def test_a_kept_alive_http_connection_ends_between_requests(

@@ -45,7 +45,7 @@ async def test_a_key_is_taken_from_every_place(place: str) -> None:
                 async with server.connect(**offer(place, key)) as client:
                     await client.hear(SessionCreated)
                     spoken = "voxtral.v1" if place.startswith("subprotocol") else None
-                    assert client.ws.subprotocol == spoken
+                    assert client.subprotocol == spoken
             for key in ("wrong", f"{KEY}x", KEY[:-1], KEY.upper(), f"{KEY},{OTHER_KEY}"):
                 if "," in key and place.startswith("subprotocol"):
                     continue  # a comma ends the item

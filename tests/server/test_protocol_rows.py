@@ -10,6 +10,7 @@ import trio
 
 from tests.engine.scripted import FRAME, Script, speech, transcript
 from tests.server.harness import SESSION, Client, envelope, serving
+from tests.server.wire_helpers import TEXT, frame
 from voxtral_actors.limits import MAX_TAILS
 from voxtral_actors.protocol.events import (
     Cancelled,
@@ -22,6 +23,7 @@ from voxtral_actors.protocol.events import (
 )
 
 CHUNK = 2560
+START = envelope("input_audio_buffer.commit")
 PCM = speech(1.0, seed=1)
 
 
@@ -80,15 +82,15 @@ async def test_end_cancels_what_is_active_and_closes_1000() -> None:
             assert await client.closed() == (1000, "end")
 
 
-async def test_what_follows_end_is_ignored() -> None:
+async def test_what_comes_with_end_is_ignored() -> None:
     with trio.fail_after(10):
         async with serving() as server, server.session() as client:
-            await client.say("end", "bye")
+            frames = [envelope("end", "bye"), envelope("ping"), START]
+            whole = b"".join(frame(TEXT, text.encode()) for text in frames)
+            await client.raw.send(whole)  # in one packet
             await client.hear(SessionEnd)
             assert await client.closed() == (1000, "end")
-            async with await server.stream():
-                pass
-        assert server.engine.statistics().streams_opened == 0
+            assert server.engine.statistics().streams_opened == 0
 
 
 @pytest.mark.parametrize(
@@ -198,17 +200,18 @@ async def test_a_start_while_another_is_finalising_leaves_its_tail() -> None:
             await speak(client, PCM, "first")
             await speak(client, other, "second")
             texts = {"first": "", "second": ""}
-            order, done = [], {}
+            heard, done = [], {}
             while len(done) < 2:
                 event = await client.next()
-                order.append(event.request_id)
+                heard.append(event.request_id)
                 if isinstance(event, Delta):
                     texts[event.request_id] += event.delta
                 else:
                     assert isinstance(event, Done), event
                     done[event.request_id] = event.text
             assert texts == done == {"first": transcript(PCM), "second": transcript(other)}
-            assert "second" in order[: order.index("first", -2) if "first" in order[-2:] else -2]
+            tail_end = len(heard) - heard[::-1].index("first")
+            assert "second" in heard[:tail_end], "the new audio was not taken at the same time"
 
 
 async def test_audio_for_no_utterance_or_another_is_refused_and_costs_nothing() -> None:
@@ -235,105 +238,56 @@ async def test_audio_for_no_utterance_or_another_is_refused_and_costs_nothing() 
             await client.start("u")
             await refused("request_id_in_use", "u")
 
+            await client.send(PCM)
             await client.finish("u")
-            await client.hear(Done)
             await client.say(append, "u", audio=base64(PCM))  # after a final
-            await client.finish("v")
-            await refused("no_active_request", "v") if False else None
-            await client.hear(Error)
+            await client.finish("u")
+            answers = [await client.hear_past_deltas((Error, Done)) for _ in range(3)]
+            errors = [answer for answer in answers if isinstance(answer, Error)]
+            assert [error.reason_code for error in errors] == ["no_active_request"] * 2
+            assert [answer.text for answer in answers if isinstance(answer, Done)] == [
+                transcript(PCM)
+            ]
             await client.alive()
 
 
 # --- Messages that cannot be acted on ------------------------------------------------------------
 
 LONG = "x" * 257
-INVALID_MESSAGES: dict[str, tuple[str | bytes, str, str, str]] = {
-    # What is sent, and the error's code, reason_code and request_id.
-    "empty text": ("", "invalid_message", "invalid_json", "connection"),
-    "no JSON": ("{", "invalid_message", "invalid_json", "connection"),
-    "NaN": ('{"type":NaN}', "invalid_message", "invalid_json", "connection"),
-    "deep": ("[" * 100_000, "invalid_message", "invalid_json", "connection"),
-    "lone surrogate": ('"\\ud800"', "invalid_message", "invalid_json", "connection"),
-    "list": ("[1]", "invalid_message", "not_an_object", "connection"),
-    "null": ("null", "invalid_message", "not_an_object", "connection"),
-    "empty object": ("{}", "invalid_message", "invalid_envelope", "connection"),
-    "type missing": (
-        '{"session_id":"s","request_id":"r"}',
-        "invalid_message",
-        "invalid_envelope",
-        "r",
-    ),
-    "session_id missing": (
-        '{"type":"ping","request_id":"r"}',
-        "invalid_message",
-        "invalid_envelope",
-        "r",
-    ),
-    "request_id missing": (
-        '{"type":"ping","session_id":"s"}',
-        "invalid_message",
-        "invalid_envelope",
-        "connection",
-    ),
-    "type empty": (envelope("", "r"), "invalid_message", "invalid_envelope", "r"),
-    "type too long": (envelope(LONG, "r"), "invalid_message", "invalid_envelope", "r"),
-    "type no text": (envelope(1, "r"), "invalid_message", "invalid_envelope", "r"),
-    "request_id empty": (
-        envelope("ping", ""),
-        "invalid_message",
-        "invalid_envelope",
-        "connection",
-    ),
-    "request_id too long": (
-        envelope("ping", LONG),
-        "invalid_message",
-        "invalid_envelope",
-        "connection",
-    ),
-    "session_id a number": (
-        envelope("ping", "r", session_id=1),
-        "invalid_message",
-        "invalid_envelope",
-        "r",
-    ),
-    "session_id too long": (
-        envelope("ping", "r", session_id=LONG),
-        "invalid_message",
-        "invalid_envelope",
-        "r",
-    ),
-    "unknown type": (envelope("pong", "r"), "invalid_message", "unknown_type", "r"),
-    "payload a list": (envelope("end", "r", payload=[]), "invalid_payload", "invalid_payload", "r"),
-    "payload a text": (
-        envelope("cancel", "r", payload="x"),
-        "invalid_payload",
-        "invalid_payload",
-        "r",
-    ),
-    "final no boolean": (
-        envelope("input_audio_buffer.commit", "r", payload={"final": "yes"}),
-        "invalid_payload",
-        "invalid_payload",
-        "r",
-    ),
-    "reason a number": (
-        envelope("cancel", "r", payload={"reason": 1}),
-        "invalid_payload",
-        "invalid_payload",
-        "r",
-    ),
+COMMIT = "input_audio_buffer.commit"
+INVALID: dict[str, tuple[str, str, str]] = {
+    # What is sent; the error's reason_code and request_id.
+    "empty text": ("", "invalid_json", "connection"),
+    "no JSON": ("{", "invalid_json", "connection"),
+    "NaN": ('{"type":NaN}', "invalid_json", "connection"),
+    "deep": ("[" * 100_000, "invalid_json", "connection"),
+    "lone surrogate": ('"\\ud800"', "invalid_json", "connection"),
+    "list": ("[1]", "not_an_object", "connection"),
+    "null": ("null", "not_an_object", "connection"),
+    "empty object": ("{}", "invalid_envelope", "connection"),
+    "no type": ('{"session_id":"s","request_id":"r"}', "invalid_envelope", "r"),
+    "no session_id": ('{"type":"ping","request_id":"r"}', "invalid_envelope", "r"),
+    "no request_id": ('{"type":"ping","session_id":"s"}', "invalid_envelope", "connection"),
+    "type empty": (envelope("", "r"), "invalid_envelope", "r"),
+    "type too long": (envelope(LONG, "r"), "invalid_envelope", "r"),
+    "type no text": (envelope(1, "r"), "invalid_envelope", "r"),
+    "request_id empty": (envelope("ping", ""), "invalid_envelope", "connection"),
+    "request_id too long": (envelope("ping", LONG), "invalid_envelope", "connection"),
+    "request_id null": (envelope("ping", None), "invalid_envelope", "connection"),
+    "session_id a number": (envelope("ping", "r", session_id=1), "invalid_envelope", "r"),
+    "session_id too long": (envelope("ping", "r", session_id=LONG), "invalid_envelope", "r"),
+    "unknown type": (envelope("pong", "r"), "unknown_type", "r"),
+    "payload a list": (envelope("end", "r", payload=[]), "invalid_payload", "r"),
+    "payload a text": (envelope("cancel", "r", payload="x"), "invalid_payload", "r"),
+    "final no boolean": (envelope(COMMIT, "r", payload={"final": 1}), "invalid_payload", "r"),
+    "reason a number": (envelope("cancel", "r", payload={"reason": 1}), "invalid_payload", "r"),
+    "reason too long": (envelope("cancel", "r", payload={"reason": LONG}), "invalid_payload", "r"),
     "model a number": (
         envelope("session.update", "r", payload={"model": 1}),
         "invalid_payload",
-        "invalid_payload",
         "r",
     ),
-    "audio missing": (
-        envelope("input_audio_buffer.append", "u"),
-        "invalid_payload",
-        "invalid_payload",
-        "u",
-    ),
+    "audio missing": (envelope("input_audio_buffer.append", "u"), "invalid_payload", "u"),
 }
 INVALID_AUDIO: dict[str, str | bytes] = {
     "bad base64": "@@@@",
@@ -348,14 +302,15 @@ INVALID_AUDIO: dict[str, str | bytes] = {
 }
 
 
-@pytest.mark.parametrize("name", INVALID_MESSAGES)
+@pytest.mark.parametrize("name", INVALID)
 async def test_p9_an_invalid_message_is_an_error_and_nothing_more(name: str) -> None:
-    frame, code, reason_code, request_id = INVALID_MESSAGES[name]
+    message, reason_code, request_id = INVALID[name]
+    code = "invalid_payload" if reason_code == "invalid_payload" else "invalid_message"
     with trio.fail_after(10):
         async with serving() as server, server.session() as client, server.bystander():
             await client.start("u")
             await client.send(PCM[:CHUNK])
-            await client.send(frame)
+            await client.send(message)
             error = await client.hear_past_deltas(Error)
             assert (error.code, error.reason_code) == (code, reason_code)
             assert error.request_id == request_id

@@ -9,31 +9,12 @@ from contextlib import ExitStack
 import pytest
 import trio
 
-from tests.server.harness import HOST, KEY, envelope
-from tests.server.server_process import ServerProcess, server_process, start_command
-from tests.server.wire_helpers import TEXT, Raw, frame
+from tests.server.harness import HOST, deaf_client
+from tests.server.server_process import server_process, start_command
 from voxtral_actors.protocol.events import Delta, Done, Error
 
 SILENCE = bytes(32_000)
 BOTH = [signal.SIGTERM, signal.SIGINT]
-
-
-async def never_reads(server: ServerProcess, task_status: trio.TaskStatus[None]) -> None:
-    """A client whose socket is full of answers that it does not take."""
-    sock = trio.socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    await sock.connect((HOST, await server.port()))
-    peer = Raw(trio.SocketStream(sock))
-    async with peer.stream:
-        await peer.upgrade(f"/ws?api_key={KEY}")
-        ping = envelope("ping", "x" * 256).encode()
-        frames = b"".join(frame(TEXT, ping) for _ in range(100))
-        with trio.move_on_after(0.5) as stuck:
-            while True:
-                await peer.send(frames)
-                stuck.deadline = trio.current_time() + 0.5
-        task_status.started()
-        await trio.sleep_forever()
 
 
 async def test_p16_sigterm_lets_utterances_finish_and_exits_0() -> None:
@@ -44,9 +25,8 @@ async def test_p16_sigterm_lets_utterances_finish_and_exits_0() -> None:
             ) as server,
             server.session() as speaking,
             server.session() as listening,
-            trio.open_nursery() as nursery,
+            deaf_client(await server.port()),
         ):
-            await nursery.start(never_reads, server)
             await speaking.start()
             await speaking.send(SILENCE)
             await speaking.alive()
@@ -76,7 +56,6 @@ async def test_p16_sigterm_lets_utterances_finish_and_exits_0() -> None:
             assert await server.exit_status() == 0
             assert trio.current_time() - signalled < 4
             assert not server.living_workers()
-            nursery.cancel_scope.cancel()
         assert [line["event"] for line in server.log if line["level"] == "error"] == []
 
 

@@ -230,11 +230,11 @@ class Simulated:
 
 
 @asynccontextmanager
-async def simulated(options: WireOptions = OPTIONS) -> AsyncIterator[Simulated]:
+async def simulated(options: WireOptions = OPTIONS, app: Any = None) -> AsyncIterator[Simulated]:
     seen = Seen()
     with trio.fail_after(100_000):
         async with trio.open_nursery() as nursery:
-            yield Simulated(Listener(echo_app(seen), options), seen, nursery)
+            yield Simulated(Listener(app or echo_app(seen), options), seen, nursery)
             nursery.cancel_scope.cancel()
 
 

@@ -58,6 +58,11 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
+def flush(file: int) -> None:
+    """Make what was written to a file last through a power loss."""
+    os.fsync(file)
+
+
 @contextmanager
 def locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file `path`; `while_waiting` is called again and again, and sleeps or raises.

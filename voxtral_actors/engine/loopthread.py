@@ -27,6 +27,8 @@ from voxtral_actors.limits import ENGINE_STOP_S
 
 log = structlog.get_logger(__name__)
 
+THREAD_NAME = "engine-loop"
+
 
 class Mailbox:
     """Callbacks for another thread; `wake` schedules `drain` there, and fails when it is gone."""
@@ -89,7 +91,11 @@ class LoopThread:
             nursery.start_soon(self._stop_when_cancelled, hold)
             with hold:
                 await trio.to_thread.run_sync(
-                    self._thread, main, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+                    self._thread,
+                    main,
+                    thread_name=THREAD_NAME,
+                    abandon_on_cancel=True,
+                    limiter=trio.CapacityLimiter(1),
                 )
             if hold.cancelled_caught:
                 log.error("loopthread.left_behind", waited_s=ENGINE_STOP_S)

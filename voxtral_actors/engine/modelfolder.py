@@ -15,7 +15,9 @@ import errno
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -25,6 +27,8 @@ from voxtral_actors.engine import atomic, tekken
 from voxtral_actors.settings import Settings
 
 MANIFEST = ".snapshot.json"
+LOCK = ".snapshot.lock"
+"""Held by whoever changes the folder."""
 LOCAL_REVISION = "local"
 """Stands for the hub's commit where `adopt` took the files as they are."""
 
@@ -132,7 +136,10 @@ def choose(names: Iterable[str], settings: Settings) -> list[str]:
     """
     names = [name for name in names if "/" not in name and "\\" not in name]
     wanted = ["params.json", "config.json", "generation_config.json", tekken.FILE]
-    required = [tekken.FILE, "params.json" if settings.config_format == "mistral" else "config.json"]
+    required = [
+        tekken.FILE,
+        "params.json" if settings.config_format == "mistral" else "config.json",
+    ]
     if settings.config_format != "mistral":
         wanted += ["processor_config.json", "preprocessor_config.json"]
     if settings.tokenizer_mode != "mistral":
@@ -196,11 +203,14 @@ def local_snapshot(
         times.append(now)
     if times != [mtime for _, mtime in manifest.files]:
         files = tuple((file, now) for (file, _), now in zip(manifest.files, times, strict=True))
-        try:
+        # Another process writes it, or nobody can: then it is hashed again next time.
+        with suppress(OSError, SnapshotError), atomic.locked(folder / LOCK, partial(_busy, folder)):
             attrs.evolve(manifest, files=files).write(folder)
-        except OSError:  # read-only: it is hashed again next time
-            pass
     return folder
+
+
+def _busy(folder: Path) -> None:
+    raise SnapshotError("busy", f"another process holds {folder / LOCK}: let that one finish.")
 
 
 def check(folder: Path, file: ModelFile, mtime: int | None, tick: Tick) -> int | None:
@@ -225,22 +235,24 @@ def adopt(settings: Settings, *, tick: Tick = lambda _: None) -> Path:
     """
     folder = Path(settings.model_dir)
     try:
-        names = [path.name for path in folder.iterdir() if path.is_file()]
-        files = []
-        for name in choose(names, settings):
-            path = place(folder, name)
-            status = path.stat()
-            hasher = hashlib.sha256()
-            with path.open("rb", buffering=0) as content:
-                while piece := content.read(_PIECE):
-                    hasher.update(piece)
-                    tick(len(piece))
-            digest = f"sha256:{hasher.hexdigest()}"
-            files.append((ModelFile(name, status.st_size, digest), status.st_mtime_ns))
-        Manifest(settings.model_id, LOCAL_REVISION, formats(settings), tuple(files)).write(folder)
+        with atomic.locked(folder / LOCK, partial(_busy, folder)):
+            names = [path.name for path in folder.iterdir() if path.is_file()]
+            files = tuple(_as_it_is(folder, name, tick) for name in choose(names, settings))
+            Manifest(settings.model_id, LOCAL_REVISION, formats(settings), files).write(folder)
     except OSError as error:
         raise system_error(folder, error) from error
     return folder
+
+
+def _as_it_is(folder: Path, name: str, tick: Tick) -> tuple[ModelFile, int]:
+    path = place(folder, name)
+    status = path.stat()
+    hasher = hashlib.sha256()
+    with path.open("rb", buffering=0) as content:
+        while piece := content.read(_PIECE):
+            hasher.update(piece)
+            tick(len(piece))
+    return ModelFile(name, status.st_size, f"sha256:{hasher.hexdigest()}"), status.st_mtime_ns
 
 
 def system_error(folder: Path, error: OSError) -> SnapshotError:

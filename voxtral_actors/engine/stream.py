@@ -32,7 +32,9 @@ class ActorStream:
         self._consumed = 0
         self._moved = False
         self._last: Finished | Failed | None = None
+        self._finished = False  # no more audio is taken
         self._sealed = False  # the last event is here, or nobody wants it
+        self._aborted = False
         self._arrived = trio.lowlevel.ParkingLot()
 
     # --- The engine's side -------------------------------------------------------------------
@@ -61,15 +63,18 @@ class ActorStream:
     # --- The connection's side (port.EngineStream) -------------------------------------------
 
     def feed(self, pcm: bytes) -> None:
-        if self.backend is not None and not self._sealed:
+        if self.backend is not None and not self._finished and not self._sealed:
             self.backend.feed(pcm)
 
     def finish(self) -> None:
-        if self.backend is not None and not self._sealed:
+        if self.backend is not None and not self._finished and not self._sealed:
+            self._finished = True
             self.backend.finish()
 
     def abort(self) -> None:
-        self._sealed = True
+        if self._aborted:
+            return
+        self._aborted = self._sealed = True
         self._text.clear()
         self._moved = False
         self._last = None
@@ -84,7 +89,7 @@ class ActorStream:
                 self._text.clear()
                 self._moved = False
                 return Text(text, self._consumed)
-            if self._moved and self._last is None:
+            if self._moved:
                 self._moved = False
                 return Progress(self._consumed)
             if self._last is not None:

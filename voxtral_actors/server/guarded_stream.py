@@ -99,10 +99,9 @@ class GuardedStream:
         self._draining = False
         self._due = Ending.HANDSHAKE_TIMEOUT
         self._pending_since: float | None = None  # since when a receive waits, if one does
-        self._known_at = self.opened_at
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope(deadline=self.opened_at + options.handshake_s)
-        self._sending = trio.CancelScope()  # the send that is under way, or the last one
+        self._sends: set[trio.CancelScope] = set()  # under way, or waiting for the one that is
         self._send_lock = trio.Lock()
 
     @property
@@ -131,11 +130,10 @@ class GuardedStream:
         if self.admitted or self.over:
             return
         self.admitted = True
-        now = trio.current_time()
         if self._due is Ending.HANDSHAKE_TIMEOUT:
             self._scope.deadline = math.inf
-            self._sending.deadline = now + self.options.write_deadline_s
-        self._known_at = now
+            for send in self._sends:
+                send.deadline = trio.current_time() + self.options.write_deadline_s
         if self._nursery is not None:
             self._nursery.start_soon(self._watch_silence)
 
@@ -143,7 +141,8 @@ class GuardedStream:
         """End the connection now, app included, with nothing more sent; safe to call any time."""
         self.note(ending)
         self._over = True
-        self._sending.cancel(reason=ending)
+        for send in self._sends:
+            send.cancel(reason=ending)
         self._scope.cancel(reason=ending)
 
     def note(self, ending: Ending) -> None:
@@ -158,8 +157,6 @@ class GuardedStream:
 
     def close_sent(self) -> None:
         """Our Close frame is out: the peer has a moment to answer and hang up."""
-        if self.over:
-            return
         self._due = Ending.CLOSE_TIMEOUT
         self._scope.deadline = trio.current_time() + self.options.close_handshake_s
 
@@ -200,7 +197,7 @@ class GuardedStream:
         limit = self.options.peer_silence_s
         while True:
             now = trio.current_time()
-            since = now if self._pending_since is None else max(self._pending_since, self._known_at)
+            since = now if self._pending_since is None else self._pending_since
             if now >= since + limit:
                 self.abort(Ending.PEER_SILENT)
                 return
@@ -213,15 +210,18 @@ class GuardedStream:
         """
         limit = trio.current_time() + self.options.write_deadline_s
         limit = min(limit, self._scope.deadline)  # it does not reach behind the shield by itself
-        with trio.CancelScope(shield=True, deadline=limit) as scope:
-            async with self._send_lock:
-                if not self.over:
-                    self._sending = scope
-                    try:
+        scope = trio.CancelScope(shield=True, deadline=limit)
+        self._sends.add(scope)
+        try:
+            with scope:
+                async with self._send_lock:
+                    if not self.over:
                         await self._stream.send_all(data)
                         self.bytes_out += len(data)
-                    except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        self.abort(Ending.CLIENT_LEFT)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.abort(Ending.CLIENT_LEFT)
+        finally:
+            self._sends.discard(scope)
         if scope.cancelled_caught:
             self.abort(self.ending or Ending.SLOW_CONSUMER)
         if self.over:

@@ -131,14 +131,14 @@ class Listener:
 
     def _on_failure(self, wire: Wire, failures: Failures) -> None:
         self._failures += 1
-        log.error("connection_failed", **attrs.asdict(wire.statistics()), exc_info=failures)
+        log.error("wire.failed", **attrs.asdict(wire.statistics()), exc_info=failures)
 
     def _forget(self, wire: Wire) -> None:
         self._wires.discard(wire)
         self._unadmitted.pop(wire, None)
         self._ended[wire.ending or Ending.SERVER_STOPPED] += 1
         tell = log.info if wire.admitted and wire.fault else log.debug
-        tell("connection_ended", **attrs.asdict(wire.statistics()))
+        tell("wire.ended", **attrs.asdict(wire.statistics()))
         if not self._wires:
             self._emptied.set()
 
