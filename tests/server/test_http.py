@@ -176,5 +176,4 @@ async def test_nobody_waits_for_a_body(path: str, length: str) -> None:
             await raw.send(f"POST {path} HTTP/1.1\r\nHost: h\r\n{length}\r\n\r\n".encode())
             head = await raw.head()
             assert head.startswith((b"HTTP/1.1 405 ", b"HTTP/1.1 404 "))
-            assert b"connection: close" in head.lower()
             await raw.rest()

@@ -20,6 +20,7 @@ from voxtral_actors.protocol.commands import (
     End,
     Inbound,
     Ping,
+    Start,
     TooBig,
 )
 from voxtral_actors.protocol.rate import Window
@@ -67,4 +68,5 @@ def _admit(window: Window, kind: str, message: Inbound) -> BadMessage | None:
         },
         getattr(message, "session_id", None),
         getattr(message, "request_id", None),
+        was_start=isinstance(message, Start),
     )

@@ -84,7 +84,8 @@ class BadMessage:
     """A message that cannot be acted on, and the error that it earns.
 
     `code` is one of the error codes of `events.py`; `details` names the field, the value and what
-    is allowed. The ids are the message's own where they could be read.
+    is allowed. The ids are the message's own where they could be read. `was_start` says that it
+    would have started an utterance, whose audio then comes for nothing.
     """
 
     code: str
@@ -93,6 +94,7 @@ class BadMessage:
     details: dict[str, object] = attrs.field(factory=dict)
     session_id: str | None = None
     request_id: str | None = None
+    was_start: bool = False
 
 
 @attrs.frozen

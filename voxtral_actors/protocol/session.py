@@ -97,6 +97,8 @@ class Session:
             case signals.Heard(key=key) | Completed(key=key) | Broke(key=key):
                 return self._about_stream(key, ends=not isinstance(message, signals.Heard))
             case say.Start():
+                if any(living.request_id == message.request_id for living in self._living()):
+                    return Input.START_REPEATED
                 return Input.START if self._obstacle(message) is None else Input.START_REFUSED
             case say.Cancel(request_id=name):
                 if self._tail_named(name):
@@ -126,12 +128,9 @@ class Session:
         return [*self.tails.values(), *([self.active] if self.active else [])]
 
     def _obstacle(self, start: say.Start) -> BadMessage | None:
-        """Why an utterance may not start, as the error that it earns."""
-        if any(utterance.request_id == start.request_id for utterance in self._living()):
-            what = "request_id_in_use", "an utterance with this request_id is still running"
-            return misfit("invalid_payload", *what, start)
+        """Why the server cannot take a new utterance, as the error that it earns."""
         if not self._accepting:
-            what = "draining", "the server is shutting down and starts no new utterance"
+            what = "draining", "the connection is about to be closed and starts no new utterance"
             return misfit("shutting_down", *what, start)
         if len(self.tails) >= MAX_TAILS:
             what = "too_many_finalising", f"{MAX_TAILS} utterances are still being finalised"
@@ -153,10 +152,15 @@ class Session:
     def _refuse_start(self, message: say.Start) -> list[Effect]:
         obstacle = self._obstacle(message)
         assert obstacle is not None  # noqa: S101 - it is why the input is START_REFUSED
-        if obstacle.code == "invalid_payload":
-            return self._bad(obstacle)
-        self._late = message.request_id  # audio for it is on its way, and this error is its end
-        return [self._error(obstacle)]
+        # Barge-in all the same: who starts something new is done with the old, and unnamed audio
+        # that is on its way is not meant for it.
+        todo = self._end(self.active, "superseded") if self.active else []
+        self._late = message.request_id
+        return [*todo, self._error(obstacle)]
+
+    def _start_repeated(self, message: say.Start) -> list[Effect]:
+        what = "request_id_in_use", "an utterance with this request_id is still running"
+        return self._bad(misfit("invalid_payload", *what, message))
 
     def _feed(self, message: say.Append) -> list[Effect]:
         if self.active is None:  # a binary frame, which names no utterance
@@ -226,6 +230,8 @@ class Session:
 
     def _bad(self, message: BadMessage) -> list[Effect]:
         self.bad_messages += 1
+        if message.was_start:
+            self._late = message.request_id
         return [self._error(message)]
 
     def _stop_starts(self, _: signals.StopStarts) -> list[Effect]:
@@ -278,6 +284,7 @@ Handler: TypeAlias = Callable[[Session, Any], list[Effect]]
 HANDLERS: Mapping[Input, Handler] = {
     Input.START: Session._start,
     Input.START_REFUSED: Session._refuse_start,
+    Input.START_REPEATED: Session._start_repeated,
     Input.AUDIO: Session._feed,
     Input.FINAL: Session._finish,
     Input.STRAY: Session._stray,

@@ -27,7 +27,10 @@ class Input(enum.Enum):
     """What a message is about."""
 
     START = "a new utterance"
-    START_REFUSED = "a new utterance that may not start"
+    START_REFUSED = (
+        "a new utterance that the server cannot take; what is active is over all the same"
+    )
+    START_REPEATED = "a new utterance under a request id that is in use"
     AUDIO = "audio for the active utterance"
     FINAL = "the end of the active utterance's audio"
     STRAY = "audio or its end for an utterance that is not active"
@@ -69,7 +72,8 @@ TRANSITIONS: dict[Input, dict[State, State]] = {
     Input.AUDIO: _stay(),
     Input.STRAY: _stay(),
     Input.LATE: _stay(),
-    Input.START_REFUSED: _stay(),
+    Input.START_REFUSED: {_I: _I, _A: _I, _F: _F, _O: _F, _E: _E},
+    Input.START_REPEATED: _stay(),
     Input.UPDATE: _stay(),
     Input.PING: _stay(),
     Input.BAD: _stay(),
