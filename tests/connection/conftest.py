@@ -1,13 +1,25 @@
-"""What every test of connections gets without asking: a check of the channels."""
+"""What every test of connections gets without asking: virtual time, and a check of the channels."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.connection import fakes
 from voxtral_actors.connection import supervisor
+
+HERE = Path(__file__).parent
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every asynchronous test of this folder runs in virtual time, on the schedule of seed 0."""
+    for item in items:
+        if HERE in item.path.parents and inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.trio(run=fakes.simulate), append=False)
 
 
 @pytest.fixture(autouse=True)

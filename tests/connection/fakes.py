@@ -160,7 +160,7 @@ def simulate(
 ) -> T:
     """Run in virtual time; the seed draws the order of tasks that are ready together.
 
-    It is what `pytest.mark.trio(run=simulate)` needs, so every test of a module may run in it.
+    `conftest.py` gives it to pytest as the runner of every asynchronous test in this folder.
     """
     trio._core._run._r.seed(seed)
     clock = clock or MockClock(autojump_threshold=0)

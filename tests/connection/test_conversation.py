@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.connection.client import SESSION
-from tests.connection.fakes import SERVER_ID, connected, house, simulate
+from tests.connection.fakes import SERVER_ID, connected, house
 from tests.engine.scripted import FRAME, FRAME_BYTES, Script, speech, transcript
 from voxtral_actors.connection.supervisor import Kind, Outcome
 from voxtral_actors.limits import MAX_TAILS
 from voxtral_actors.protocol import events
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID
-
-pytestmark = pytest.mark.trio(run=simulate)
 
 LIVE = Script(step_s=0.08)
 """An engine as fast as speech."""

@@ -201,12 +201,34 @@ def test_more_tails_than_allowed_are_refused_and_their_audio_is_dropped() -> Non
 
 def test_a_drain_lets_the_active_one_go_on_and_starts_no_other() -> None:
     talk = Talk(START, StopStarts())
-    error = talk.error(Start("me", "b"))
 
-    assert (error.code, error.reason_code) == ("shutting_down", "draining")
     assert talk.hear(AUDIO) == [Feed(1, SAMPLES)]
-    assert talk.hear(Append(SAMPLES, "me", "b")) == []
     assert talk.hear(FINAL) == [Finish(1)]
+    error = talk.error(Start("me", "b"))
+    assert (error.code, error.reason_code) == ("shutting_down", "draining")
+    assert talk.hear(Append(SAMPLES, "me", "b")) == talk.hear(BINARY) == []
+
+
+def test_barge_in_by_a_refused_start_ends_the_active_one_all_the_same() -> None:
+    """Unnamed audio on its way is meant for the new one and must not reach the old one's text."""
+    talk = Talk(START, AUDIO, StopStarts())
+    abort, cancelled, refused = talk.hear(Start("me", "b"))
+
+    assert abort == Abort(1)
+    assert cancelled == Emit(Cancelled("me", "a", "superseded"))
+    assert isinstance(refused, Emit)
+    assert isinstance(refused.event, Error)
+    assert refused.event.reason_code == "draining"
+    assert talk.hear(BINARY) == talk.hear(Append(SAMPLES, "me", "b")) == []
+
+
+def test_audio_for_a_start_over_the_rate_limit_is_no_error_of_its_own() -> None:
+    """One error for the start; the chunks that follow it would be hundreds more."""
+    over = BadMessage("rate_limited", "message_rate_limited", "no", {}, "me", "b", was_start=True)
+    talk = Talk(over)
+
+    assert talk.hear(Append(SAMPLES, "me", "b")) == talk.hear(BINARY) == []
+    assert talk.session.bad_messages == 1
 
 
 def test_a_wind_down_finishes_the_active_one_and_drops_its_further_audio() -> None:

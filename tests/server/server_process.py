@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from tests.server.harness import KEY, Answer, Client, request, websocket
+from tests.server.harness import Answer, request
+from tests.server.wire_client import KEY, Client, websocket
 from voxtral_actors.protocol.events import SessionCreated
 
 SETTINGS = {
@@ -79,7 +80,8 @@ class ServerProcess:
         self.process.send_signal(number)
 
     async def exit_status(self) -> int:
-        return await self.process.wait()
+        status: int = await self.process.wait()
+        return status
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Client]:

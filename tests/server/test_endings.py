@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from tests.engine.scripted import HEALTHY, Script, speech, transcript
-from tests.server.harness import Client, Served, serving, until
+from tests.server.harness import Served, serving, until
+from tests.server.wire_client import Client
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.wiring import Wiring, open_wiring
 from voxtral_actors.protocol.events import Cancelled, Done, Error, SessionEnd

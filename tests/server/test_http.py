@@ -7,7 +7,8 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.engine.scripted import NEVER, Script
-from tests.server.harness import KEY, Served, serving, until
+from tests.server.harness import Served, serving, until
+from tests.server.wire_client import KEY
 from tests.server.wire_helpers import Raw
 from voxtral_actors.protocol.events import Delta, Error
 

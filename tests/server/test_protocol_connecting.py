@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from tests.engine.scripted import NEVER, Script
-from tests.server.harness import KEY, OTHER_KEY, SESSION, Served, serving, until
+from tests.server.harness import OTHER_KEY, Served, serving, until
+from tests.server.wire_client import KEY, SESSION
 from voxtral_actors import limits
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.protocol.events import SessionCreated
@@ -177,7 +178,7 @@ async def test_p17_a_refusal_is_one_error_and_a_close(row: Refusal) -> None:
             error = await client.refused(row.code, row.code)
             assert error.session_id.startswith("sess-")
             assert error.request_id == "connection"
-            details = {"retry": row.retry_after_s is not None}
+            details: dict[str, object] = {"retry": row.retry_after_s is not None}
             if row.retry_after_s is not None:
                 details["retry_after_s"] = row.retry_after_s
             assert error.details == details

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 import pytest
 import trio
 
-from tests.server.harness import HOST, deaf_client
 from tests.server.server_process import server_process, start_command
+from tests.server.wire_client import deaf_client
+from tests.server.wire_helpers import HOST
 from voxtral_actors.protocol.events import Delta, Done, Error
 
 SILENCE = bytes(32_000)

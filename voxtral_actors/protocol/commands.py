@@ -11,6 +11,7 @@ from typing import TypeAlias
 import attrs
 
 from voxtral_actors.limits import BYTES_PER_SAMPLE
+from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID, Error
 
 
 @attrs.frozen
@@ -95,6 +96,17 @@ class BadMessage:
     session_id: str | None = None
     request_id: str | None = None
     was_start: bool = False
+
+    def error(self, session_id: str) -> Error:
+        """The event; `session_id` is for a message whose own could not be read."""
+        return Error(
+            self.session_id or session_id,
+            self.request_id or CONNECTION_REQUEST_ID,
+            self.code,
+            self.message,
+            self.reason_code,
+            self.details,
+        )
 
 
 @attrs.frozen

@@ -156,7 +156,7 @@ class Session:
         # that is on its way is not meant for it.
         todo = self._end(self.active, "superseded") if self.active else []
         self._late = message.request_id
-        return [*todo, self._error(obstacle)]
+        return [*todo, Emit(obstacle.error(self.session_id))]
 
     def _start_repeated(self, message: say.Start) -> list[Effect]:
         what = "request_id_in_use", "an utterance with this request_id is still running"
@@ -232,7 +232,7 @@ class Session:
         self.bad_messages += 1
         if message.was_start:
             self._late = message.request_id
-        return [self._error(message)]
+        return [Emit(message.error(self.session_id))]
 
     def _stop_starts(self, _: signals.StopStarts) -> list[Effect]:
         self._accepting = False
@@ -261,12 +261,6 @@ class Session:
         self.tails.pop(utterance.key, None)
         self._recent.append(utterance.request_id)
         return [Abort(utterance.key), Emit(utterance.end(why))]
-
-    def _error(self, bad: BadMessage) -> Emit:
-        session_id = bad.session_id or self.session_id
-        request_id = bad.request_id or events.CONNECTION_REQUEST_ID
-        error = session_id, request_id, bad.code, bad.message, bad.reason_code, bad.details
-        return Emit(events.Error(*error))
 
 
 PLAIN_INPUTS: Mapping[type, Input] = {

@@ -73,7 +73,7 @@ TRANSITIONS: dict[Input, dict[State, State]] = {
     Input.STRAY: _stay(),
     Input.LATE: _stay(),
     Input.START_REFUSED: {_I: _I, _A: _I, _F: _F, _O: _F, _E: _E},
-    Input.START_REPEATED: _stay(),
+    Input.START_REPEATED: _stay((_A, _F, _O)),
     Input.UPDATE: _stay(),
     Input.PING: _stay(),
     Input.BAD: _stay(),

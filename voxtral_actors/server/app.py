@@ -114,7 +114,8 @@ def main(settings: Settings) -> int:
     try:
         trio.run(_until_signalled, settings)
     except* (registry.EngineSetupError, ListenError) as group:
-        for error in groups.leaves(group):
+        errors: list[Exception] = groups.leaves(group)
+        for error in errors:
             print(f"voxtral-actors: {error}", file=sys.stderr)
         status = 1
     return status
