@@ -69,8 +69,8 @@ ENGINE_STABLE_S: Final = 60.0
 """An engine that ran this long starts over at the first backoff when it dies again."""
 
 ENGINE_RELEASE_S: Final = 10.0
-"""From abort to the release of a slot; an engine that needs longer holds GPU memory for nobody, and
-is given up and restarted. A healthy one takes a step of about 80 ms."""
+"""From a stream's end to the release of its slot; an engine that needs longer holds GPU memory for
+nobody, and is given up and restarted. A healthy one takes a step of about 80 ms."""
 
 ENGINE_STOP_S: Final = 5.0
 """How long the engine may take to stop by itself before it is left behind by force."""
@@ -107,7 +107,7 @@ CLOSE_HANDSHAKE_S: Final = 2.0
 MAX_HTTP_BODY_BYTES: Final = 4096
 """Nothing that this server answers over HTTP takes a body."""
 
-STOP_RESERVE_S: Final = ENGINE_STOP_S + 1.0
+STOP_RESERVE_S: Final = CLOSE_HANDSHAKE_S + ENGINE_STOP_S
 """The part of VOXTRAL_DRAIN_TIMEOUT_S kept for what comes after the last session."""
 
 LISTEN_BACKLOG: Final = 1024
@@ -170,6 +170,24 @@ SPHINX_LULL_FRAMES: Final = 3
 SPHINX_SEGMENT_MAX_FRAMES: Final = 667
 """After 20 s the segment ends wherever it is, perhaps inside a word: text must come, and the
 decoder's memory grows with the segment."""
+
+# --- vLLM --------------------------------------------------------------------------------------
+
+VLLM_WATCH_S: Final = 0.1
+"""Between two looks at whether vLLM is alive. Readiness must follow a death within a second."""
+
+VLLM_STALL_S: Final = 30.0
+"""A frame that vLLM has not answered for so long: the engine has stalled. A step takes well under a
+second on any machine that keeps up; a kernel that is compiled for a shape that warm-up did not
+meet takes some seconds. [guess]"""
+
+VLLM_CLOSE_S: Final = 1.0
+"""For vLLM to let go of an aborted request, which takes a turn or two of the loop."""
+
+VLLM_STOP_S: Final = 2.0
+VLLM_KILL_S: Final = 1.0
+"""For vLLM's processes to end when asked to, and then by force. Together with `VLLM_CLOSE_S` less
+than `ENGINE_STOP_S`."""
 
 # --- Model files -------------------------------------------------------------------------------
 

@@ -171,6 +171,9 @@ class Settings:
     compilation_config: kinds.JsonObject = setting(
         "VLLM_COMPILATION_CONFIG", "vLLM's compilation config; unset: vLLM's own.", dict
     )
+    engine_args: kinds.JsonObject = setting(
+        "VLLM_ENGINE_ARGS", "Any other argument of vLLM's engine, by its Python name.", dict
+    )
 
     @property
     def model_name(self) -> str:
@@ -234,6 +237,9 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
         if engine not in installed:
             allowed = f"one of the engines installed here: {', '.join(installed)}"
             yield f"VOXTRAL_ENGINE is {_quote(engine, str)}; allowed: {allowed}."
+    for name in values.get("engine_args", ()):
+        if name in _FIELDS and (own := _FIELDS[name].metadata["env"]).startswith("VLLM_"):
+            yield f"VLLM_ENGINE_ARGS sets {_quote(name, str)}; allowed: what has no variable: {own}."
     grace, drain = (
         values.get(name, _FIELDS[name].default) for name in ("close_grace_s", "drain_timeout_s")
     )

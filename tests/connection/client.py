@@ -45,6 +45,7 @@ class FakeTransport:
         self.client = Client(self)
         self.gone = False
         self.reading = True
+        self.pace = 0.0
         self.send_error: Exception | None = None
         self.receive_error: Exception | None = None
         self.changed = trio.lowlevel.ParkingLot()
@@ -71,7 +72,7 @@ class FakeTransport:
         self.client.leave()
 
     async def _wait_taken(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.pace)
         while not self.reading and not self.gone:
             await self.changed.park()
         if self.send_error:
@@ -143,6 +144,10 @@ class Client:
     def read_again(self) -> None:
         self._transport.reading = True
         self._transport.changed.unpark_all()
+
+    def read_slowly(self, pace: float) -> None:
+        """Every send of the server takes so many seconds."""
+        self._transport.pace = pace
 
     def fail_send(self, error: Exception) -> None:
         """Every send of the server raises."""

@@ -114,6 +114,9 @@ class House:
         yield connection
         connection.client.leave()
         connection.client.read_again()
+        await wait_all_tasks_blocked()
+        if transport.unread:  # reading is paused, so only the listener can tell that nobody is there
+            connection.scope.cancel(reason="the socket is gone")
         await connection.ended()
 
     async def assert_nothing_left(self) -> None:

@@ -77,8 +77,8 @@ async def say(actor: EngineActor, pcm: bytes, seed: int | None = None) -> Heard:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for what nobody signals; the caller has a limit."""
-    while not holds():
-        await trio.sleep(0.001)  # noqa: ASYNC110 - see above
+    while not holds():  # noqa: ASYNC110
+        await trio.sleep(0.001)
 
 
 def engine_threads() -> int:

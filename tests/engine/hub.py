@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -72,6 +72,7 @@ class Hub:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     hub: Hub
 
     def do_GET(self) -> None:
@@ -86,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             known = name in hub.files
             data = hub.files.get(name, b"")
             if known and name in hub.large and not hub.faults[name]:
-                self.reply(302, b"", Location=f"http://127.0.0.1:{hub.port}/cdn/{name}?sig=1")
+                self.reply(302, b"", {"Location": f"http://127.0.0.1:{hub.port}/cdn/{name}?sig=1"})
                 return
         else:
             name, known = path.removeprefix("/cdn/"), path.startswith("/cdn/")
@@ -96,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.faults[name]:
             hub.faults[name].pop(0)(self, data)
         elif not known:
-            self.reply(404, b'{"error":"Not found"}', **{"X-Error-Code": "RepoNotFound"})
+            self.reply(404, b'{"error":"Not found"}', {"X-Error-Code": "RepoNotFound"})
         else:
             self.send(name, data)
 
@@ -108,16 +109,18 @@ class _Handler(BaseHTTPRequestHandler):
             start, status = int(asked[1]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         part = data[start:]
-        self.reply(status, part[:limit], length=len(part), **headers)
+        self.reply(status, part[:limit], headers, len(part))
         self.hub.sent[name] += len(part[:limit])
         if limit is not None:
             self.close_connection = True
 
-    def reply(self, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
+    def reply(
+        self, status: int, body: bytes, headers: Mapping[str, str] | None = None, length: int = -1
+    ) -> None:
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.send_header("Content-Length", str(len(body) if length < 0 else length))
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()
@@ -158,7 +161,7 @@ def drips(every_s: float, size: int) -> Fault:
 
 def answers(status: int, body: bytes = b"{}", **headers: str) -> Fault:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda handler, _: handler.reply(status, body, **named)
+    return lambda handler, _: handler.reply(status, body, named)
 
 
 def sends(other: bytes) -> Fault:
@@ -167,6 +170,8 @@ def sends(other: bytes) -> Fault:
 
 
 def _name(handler: _Handler) -> str:
+    if handler.path.startswith("/api/"):
+        return LIST
     return handler.path.partition("?")[0].rpartition("/")[2]
 
 

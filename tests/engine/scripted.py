@@ -66,8 +66,7 @@ class Scripted:
         self.starts = 0
         """Lives begun, those that never got ready included."""
         self.streams: list[Part] = []
-        self.kill: Callable[[], object] = lambda: None
-        """Ends the life that is ready now; call it in the trio thread."""
+        self._kill: Callable[[], object] | None = None
         self._choose = streams
 
     def backend(self) -> ScriptedBackend:
@@ -84,14 +83,22 @@ class Scripted:
     def released(self) -> int:
         return sum(part.released for part in self.streams)
 
+    def kill(self) -> None:
+        """End the life that is ready now; call it in the trio thread."""
+        assert self._kill is not None, "no life is ready"
+        self._kill()
+
     # --- The backends' side ------------------------------------------------------------------
 
     def start(self, kill: Callable[[], object]) -> EngineInfo:
         self.starts += 1
         if self.starts <= self.script.fail_start:
             raise ScriptedError(f"start {self.starts} fails")
-        self.kill = kill
+        self._kill = kill
         return self.script.info
+
+    def end(self) -> None:
+        self._kill = None
 
     def cast(self, spec: StreamSpec) -> Part:
         number = len(self.streams)
@@ -165,6 +172,7 @@ class ScriptedBackend:
             task_status.started(info)
             with trio.move_on_after(script.die_at_s):
                 await killed.wait()
+            self._scripted.end()
             raise ScriptedError("the engine dies")
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> ScriptedStream:
@@ -209,7 +217,7 @@ class ScriptedAsyncioEngine:
         await self._let_go(part)
 
     async def stop(self) -> None:
-        self._scripted.kill = lambda: None  # this loop ends
+        self._scripted.end()
 
     async def _play(
         self, part: Part, audio: AudioSource, emit: Callable[[EngineEvent], None]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import structlog
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say
 from tests.engine.scripted import (
@@ -31,15 +34,12 @@ from voxtral_actors.engine.port import (
     Text,
 )
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 FIRST, LARGEST = limits.ENGINE_RESTART_FIRST_S, limits.ENGINE_RESTART_MAX_S
 
 
 async def starts(scripted: Scripted, wanted: int) -> list[float]:
-    """When the first lives of an engine began, `start_s` before the end of the starting phase."""
+    """When the first lives of an engine began."""
     times: list[float] = []
-    actor: EngineActor
 
     def make() -> Backend:
         times.append(trio.current_time())
@@ -49,39 +49,40 @@ async def starts(scripted: Scripted, wanted: int) -> list[float]:
 
     with trio.fail_after(3600):
         async with trio.open_nursery() as nursery:
-            actor = EngineActor(make)
-            nursery.start_soon(actor.run)
+            nursery.start_soon(EngineActor(make).run)
     return times
 
 
 def gaps(times: list[float]) -> list[float]:
-    return [round(later - earlier, 6) for earlier, later in zip(times, times[1:], strict=False)]
+    return [round(later - earlier, 6) for earlier, later in pairwise(times)]
 
 
 # --- Lives -----------------------------------------------------------------------------------
 
 
-async def test_backoff_doubles_up_to_its_largest_while_starts_fail() -> None:
+async def test_backoff_doubles_up_to_its_largest_while_starts_fail(
+    autojump_clock: MockClock,
+) -> None:
     times = await starts(Scripted(Script(fail_start=100)), 10)
 
     assert gaps(times)[:7] == [FIRST * 2**n for n in range(6)] + [LARGEST]
     assert gaps(times)[6:] == [LARGEST] * 3
 
 
-async def test_backoff_starts_over_after_a_stable_life() -> None:
+async def test_backoff_starts_over_after_a_stable_life(autojump_clock: MockClock) -> None:
     stable = limits.ENGINE_STABLE_S
     times = await starts(Scripted(Script(die_at_s=stable)), 4)
 
     assert gaps(times) == [stable + FIRST] * 3
 
 
-async def test_backoff_goes_on_after_short_lives() -> None:
+async def test_backoff_goes_on_after_short_lives(autojump_clock: MockClock) -> None:
     times = await starts(Scripted(Script(die_at_s=1)), 4)
 
     assert gaps(times) == [1 + FIRST, 1 + 2 * FIRST, 1 + 4 * FIRST]
 
 
-async def test_a_long_start_is_no_stable_life() -> None:
+async def test_a_long_start_is_no_stable_life(autojump_clock: MockClock) -> None:
     """Loading a large model takes a minute or more; that it never worked must not be forgotten."""
     loading = limits.ENGINE_STABLE_S + 10
     times = await starts(Scripted(Script(start_s=loading, die_at_s=1)), 4)
@@ -89,7 +90,7 @@ async def test_a_long_start_is_no_stable_life() -> None:
     assert gaps(times) == [loading + 1 + FIRST * 2**n for n in range(3)]
 
 
-async def test_the_log_tells_the_pause_that_follows() -> None:
+async def test_the_log_tells_the_pause_that_follows(autojump_clock: MockClock) -> None:
     with structlog.testing.capture_logs() as logs:
         await starts(Scripted(Script(die_at_s=limits.ENGINE_STABLE_S)), 3)
 
@@ -97,7 +98,7 @@ async def test_the_log_tells_the_pause_that_follows() -> None:
     assert pauses == [FIRST, FIRST]
 
 
-async def test_waiters_wait_through_failed_starts() -> None:
+async def test_waiters_wait_through_failed_starts(autojump_clock: MockClock) -> None:
     scripted = Scripted(Script(fail_start=3))
     actor = EngineActor(scripted.backend)
     with trio.fail_after(60):
@@ -112,7 +113,9 @@ async def test_waiters_wait_through_failed_starts() -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_backend_that_cannot_even_be_made_is_a_failed_start() -> None:
+async def test_a_backend_that_cannot_even_be_made_is_a_failed_start(
+    autojump_clock: MockClock,
+) -> None:
     scripted = Scripted()
     attempts = 0
 
@@ -128,7 +131,7 @@ async def test_a_backend_that_cannot_even_be_made_is_a_failed_start() -> None:
             assert actor.statistics().deaths == 1
 
 
-async def test_cancelled_while_starting() -> None:
+async def test_cancelled_while_starting(autojump_clock: MockClock) -> None:
     actor = EngineActor(Scripted(Script(start_s=100)).backend)
     with trio.fail_after(60), trio.move_on_after(10) as scope:
         await actor.run()
@@ -138,7 +141,9 @@ async def test_cancelled_while_starting() -> None:
     assert actor.statistics().deaths == 0
 
 
-async def test_open_is_refused_until_the_engine_is_ready_and_while_it_restarts() -> None:
+async def test_open_is_refused_until_the_engine_is_ready_and_while_it_restarts(
+    autojump_clock: MockClock,
+) -> None:
     scripted = Scripted(Script(start_s=5))
     actor = EngineActor(scripted.backend)
     with pytest.raises(EngineUnavailableError):
@@ -165,12 +170,13 @@ async def test_open_is_refused_until_the_engine_is_ready_and_while_it_restarts()
 
 
 @pytest.mark.parametrize("ending", ["abort", "finish", "fail"])
-async def test_an_engine_that_keeps_a_slot_is_given_up(ending: str) -> None:
+async def test_an_engine_that_keeps_a_slot_is_given_up(
+    ending: str, autojump_clock: MockClock
+) -> None:
     stuck = Script(never_release=True, fail_after=0 if ending == "fail" else float("inf"))
     scripted = Scripted(HEALTHY, streams=[stuck])
     with trio.fail_after(60):
         async with running(scripted.backend) as actor:
-            other = actor.open(SPEC) if False else None
             stream = actor.open(SPEC)
             bystander = actor.open(SPEC)
             stream.abort() if ending == "abort" else stream.finish()
@@ -187,10 +193,9 @@ async def test_an_engine_that_keeps_a_slot_is_given_up(ending: str) -> None:
 
             await actor.wait_ready()
             assert scripted.starts == 2
-    assert other is None
 
 
-async def test_each_stream_has_its_own_time_to_be_released() -> None:
+async def test_each_stream_has_its_own_time_to_be_released(autojump_clock: MockClock) -> None:
     scripted = Scripted(Script(release_after_s=limits.ENGINE_RELEASE_S - 1))
     with trio.fail_after(600):
         async with running(scripted.backend) as actor:
@@ -202,7 +207,9 @@ async def test_each_stream_has_its_own_time_to_be_released() -> None:
             assert actor.statistics().deaths == 0
 
 
-async def test_not_ready_at_once_when_given_up_though_stopping_takes_time() -> None:
+async def test_not_ready_at_once_when_given_up_though_stopping_takes_time(
+    autojump_clock: MockClock,
+) -> None:
     """What opens meanwhile would land in an engine that is on its way down."""
 
     class SlowToStop:
@@ -230,7 +237,9 @@ async def test_not_ready_at_once_when_given_up_though_stopping_takes_time() -> N
 # --- Streams ---------------------------------------------------------------------------------
 
 
-async def test_what_a_stream_says_after_its_end_is_dropped_and_counted() -> None:
+async def test_what_a_stream_says_after_its_end_is_dropped_and_counted(
+    autojump_clock: MockClock,
+) -> None:
     scripted = Scripted(streams=[Script(garbage=True), Script(late=True, release_after_s=1)])
     pcm = speech(1)
     with trio.fail_after(60):
@@ -243,10 +252,11 @@ async def test_what_a_stream_says_after_its_end_is_dropped_and_counted() -> None
             late = actor.open(SPEC)
             late.abort()
             assert (await hear(late)).last is None
+            await trio.testing.wait_all_tasks_blocked()
             assert actor.statistics().events_dropped == 13
 
 
-async def test_unread_texts_are_merged_into_one_event() -> None:
+async def test_unread_texts_are_merged_into_one_event(autojump_clock: MockClock) -> None:
     pcm = speech(0.08 * 10_000)
     with trio.fail_after(60):
         async with running(Scripted().backend) as actor:
@@ -259,7 +269,7 @@ async def test_unread_texts_are_merged_into_one_event() -> None:
             assert await stream.receive() == Finished(len(pcm) // 2)
 
 
-async def test_unread_progress_takes_no_memory() -> None:
+async def test_unread_progress_takes_no_memory(autojump_clock: MockClock) -> None:
     with trio.fail_after(60):
         async with running(Scripted().backend) as actor:
             stream = actor.open(SPEC)
@@ -275,7 +285,7 @@ async def test_unread_progress_takes_no_memory() -> None:
             assert heard.last == Finished(FRAME * 1001)
 
 
-async def test_receive_can_be_cancelled_without_losing_anything() -> None:
+async def test_receive_can_be_cancelled_without_losing_anything(autojump_clock: MockClock) -> None:
     pcm = speech(1)
     with trio.fail_after(60):
         async with running(Scripted(Script(step_s=0.08)).backend) as actor:
@@ -287,7 +297,7 @@ async def test_receive_can_be_cancelled_without_losing_anything() -> None:
             assert (await hear(stream)).text == transcript(pcm)
 
 
-async def test_a_backend_that_cannot_open_takes_no_slot() -> None:
+async def test_a_backend_that_cannot_open_takes_no_slot(autojump_clock: MockClock) -> None:
     scripted = Scripted(Script(slots=1), streams=[Script(open_raises=True)])
     with trio.fail_after(60):
         async with running(scripted.backend) as actor:
@@ -303,7 +313,9 @@ async def test_a_backend_that_cannot_open_takes_no_slot() -> None:
             assert actor.statistics().streams_refused == 1
 
 
-async def test_p12_abort_reaches_the_engine_at_once_and_the_next_text_is_clean() -> None:
+async def test_p12_abort_reaches_the_engine_at_once_and_the_next_text_is_clean(
+    autojump_clock: MockClock,
+) -> None:
     slow = Script(slots=1, step_s=0.08, late=True)
     scripted = Scripted(slow)
     before, after = speech(5, 1), speech(2, 2)
@@ -325,3 +337,4 @@ async def test_p12_abort_reaches_the_engine_at_once_and_the_next_text_is_clean()
                 heard = await say(actor, after)
                 assert heard.text == transcript(after)
                 assert heard.last == Finished(len(after) // 2)
+                await trio.testing.wait_all_tasks_blocked()

@@ -45,12 +45,12 @@ class Subject:
 
 def scripted_on_trio() -> Subject:
     scripted = Scripted(Script(slots=SLOTS))
-    return Subject(scripted.backend, _synthetic(), lambda: scripted.kill())
+    return Subject(scripted.backend, _synthetic(), scripted.kill)
 
 
 def scripted_in_loop_thread() -> Subject:
     scripted = Scripted(Script(slots=SLOTS))
-    return Subject(scripted.hosted, _synthetic(), lambda: scripted.kill())
+    return Subject(scripted.hosted, _synthetic(), scripted.kill)
 
 
 def sphinx() -> Subject:

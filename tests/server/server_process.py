@@ -72,7 +72,7 @@ class ServerProcess:
 
     async def port(self) -> int:
         line = await self.said("server.listening")
-        port = urlsplit(line["url"]).port
+        port: int | None = urlsplit(line["url"]).port
         assert port
         return port
 

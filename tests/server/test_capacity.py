@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from contextlib import AsyncExitStack
 
@@ -10,8 +11,9 @@ import trio
 
 from tests.engine.scripted import Script
 from tests.server.harness import Served, serving, until
-from tests.server.wire_client import KEY, Client
+from tests.server.wire_client import KEY, LINGER_ZERO, Client
 from tests.server.wire_helpers import upgrade_request
+from voxtral_actors.protocol.events import Error
 
 
 async def test_p5_the_last_token_is_given_once() -> None:
@@ -105,6 +107,46 @@ async def test_p5_a_handshake_that_is_cut_costs_no_token() -> None:
             await server.empty()
             async with server.session() as client:
                 await client.alive()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_p5_the_count_is_exact_through_random_aborts(seed: int) -> None:
+    """Strangers, cut handshakes, resets: never are more in than may be, and in the end none."""
+    rng = random.Random(seed)
+    whole = upgrade_request("/ws", b"X-API-Key: " + KEY.encode())
+    most = 0
+
+    async def cut_short(server: Served) -> None:
+        stream = await server.stream()
+        await stream.send_all(whole[: rng.randrange(len(whole) + 1)])
+        if rng.random() < 0.5:
+            stream.setsockopt(*LINGER_ZERO)
+        await trio.aclose_forcefully(stream)
+
+    async def visit(server: Served) -> None:
+        async with server.connect(X_API_Key=rng.choice((KEY, KEY, "wrong"))) as client:
+            if isinstance(await client.next(), Error):
+                return
+            assert server.admission.open <= 5
+            if rng.random() < 0.5:
+                await client.start()
+                await client.send(bytes(2560))
+            await rng.choice((drop, half_close, close_politely, break_protocol))(client)
+
+    async def crowd(server: Served) -> None:
+        nonlocal most
+        for _ in range(10):
+            await rng.choice((cut_short, visit))(server)
+            most = max(most, server.admission.open)
+
+    with trio.fail_after(20):
+        async with serving(MAX_CONCURRENT_CONNECTIONS="5") as server:
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(crowd, server)
+            await server.empty()
+            assert most <= 5
+            assert server.admission.admitted == server.running.service.outcomes.total()
 
 
 async def test_p6_a_crowd_of_half_handshakes_keeps_nobody_out() -> None:

@@ -51,8 +51,12 @@ class Backlog:
         self._look(progress=False)
 
     def progress(self, consumed: int) -> None:
-        self._consumed = consumed
-        self._look(progress=True)
+        """The engine says how far it is. Saying so again is no progress, and nothing beyond the
+        audio that it was given counts."""
+        consumed = min(consumed, self._fed)
+        if consumed > self._consumed:
+            self._consumed = consumed
+            self._look(progress=True)
 
     def end(self) -> None:
         """The stream is over: whoever waits for room need not any more."""

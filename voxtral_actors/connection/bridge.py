@@ -4,7 +4,7 @@ One task, the uplink, feeds the machine with what the client says; one task for 
 downlink, feeds it with what the engine says; the timers feed it through `tell`. The machine is
 stepped synchronously, and so is everything that its effects do to engine streams, before anything
 is awaited: whoever steps next finds streams and machine in agreement. Events are sent after that,
-in order, and wait for the writer if they have to.
+step by step in order, and wait for the writer if they have to.
 
 Uplink and downlinks are tasks of their own because the one waits for the engine to take audio while
 the others take text from it; in one task they would wait for each other.
@@ -78,6 +78,7 @@ class Bridge:
         self._links: dict[int, Link] = {}
         self._downlinks: trio.Nursery
         self._quiet = trio.lowlevel.ParkingLot()
+        self._speaking = trio.StrictFIFOLock()  # the events of one step are not mixed with others
 
     async def run(self, admitted: trio.MemoryReceiveChannel[Inbound]) -> None:
         """Work until `admitted` ends; whatever ends it, no engine stream stays open."""
@@ -120,10 +121,13 @@ class Bridge:
                     said.append(close)
         if self.session.quiet:
             self._quiet.unpark_all()
-        for item in said:
-            if isinstance(item, _TRANSCRIPTION):
-                self._activity.touch()
-            await self._outbound.send(item)
+        if not said:
+            return
+        async with self._speaking:
+            for item in said:
+                if isinstance(item, _TRANSCRIPTION):
+                    self._activity.touch()
+                await self._outbound.send(item)
 
     async def quiet(self) -> None:
         """Wait until no utterance is alive."""

@@ -28,9 +28,10 @@ class Drain:
         return self._started.is_set()
 
     def start(self, deadline: float) -> None:
-        """Begin to drain; a second call only moves the deadline closer."""
-        self.deadline = min(self.deadline, deadline)
-        self._started.set()
+        """Begin to drain; of several calls the first one counts."""
+        if not self.started:
+            self.deadline = deadline
+            self._started.set()
 
     async def wait(self) -> None:
         await self._started.wait()

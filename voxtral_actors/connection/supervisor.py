@@ -22,7 +22,7 @@ from voxtral_actors.connection import drain, duration, idle, limiter, reader, wr
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
-from voxtral_actors.connection.transport import CLIENT_LEFT, Disconnected, Transport
+from voxtral_actors.connection.transport import CLIENT_LEFT, Transport
 from voxtral_actors.connection.wiring import open_wiring
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.groups import describe
@@ -98,7 +98,7 @@ async def serve(
         return writer.run(transport, wires.outbound_recv, deadline, closes.append)
 
     try:
-        with wires.outbound_send:
+        with wires.outbound_send, wires.outbound_recv:
             wires.outbound_send.send_nowait(_session_created(session_id, created, info, settings))
             async with trio.open_nursery() as nursery:
                 start = nursery.start_soon
@@ -126,15 +126,17 @@ def _outcome(closes: list[Close], transport: Transport) -> Outcome:
 
 
 async def _last_words(transport: Transport, session: Session, closes: list[Close]) -> None:
-    """Say what the writer could not say any more."""
+    """Say what the writer could not say any more. What failed before may fail again: so be it."""
     if not closes or closes[0] not in (Close.BUG, Close.SLOW_CONSUMER):
         return
     spec = closes[0].spec
-    with trio.move_on_after(LAST_WORDS_S, shield=True), suppress(Disconnected):
+    with trio.move_on_after(LAST_WORDS_S, shield=True):
         if spec.error:
-            error = farewell(session.session_id, CONNECTION_REQUEST_ID, closes[0])
-            await transport.send(encode(error))
-        await transport.close(spec.code, spec.slug)
+            with suppress(Exception):
+                error = farewell(session.session_id, CONNECTION_REQUEST_ID, closes[0])
+                await transport.send(encode(error))
+        with suppress(Exception):
+            await transport.close(spec.code, spec.slug)
 
 
 def _session_created(

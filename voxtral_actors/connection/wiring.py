@@ -3,8 +3,9 @@
     reader -> inbound -> limiter -> admitted -> bridge -> outbound -> writer
 
 Each end has one owner, which closes it with a plain `with` on its first line: the actor that the
-picture shows at it, except for the send end of `outbound`. That one belongs to the supervisor: the
-timers speak through the bridge too, and must find it open for as long as the tree lives.
+picture shows at it, except for `outbound`. Both its ends belong to the supervisor, for they must be
+open as long as the tree lives: the timers speak through the bridge too, and when the writer is done
+others may still wait to say something, which is no fault of theirs.
 """
 
 from __future__ import annotations

@@ -27,20 +27,19 @@ async def run(
     `closing` is told of a Close before it is sent: once it is out, the client hangs up, and this
     task may be cancelled for that before it gets any further.
     """
-    with outbound:
-        async for item in outbound:
-            if isinstance(item, Close):
-                closing(item)
-            try:
-                with trio.move_on_after(deadline) as scope:
-                    if isinstance(item, Close):
-                        await transport.close(item.spec.code, item.spec.slug)
-                    else:
-                        await transport.send(encode(item))
-            except Disconnected:
-                return
-            if scope.cancelled_caught:
-                closing(Close.SLOW_CONSUMER)
-                return
-            if isinstance(item, Close):
-                return
+    async for item in outbound:
+        if isinstance(item, Close):
+            closing(item)
+        try:
+            with trio.move_on_after(deadline) as scope:
+                if isinstance(item, Close):
+                    await transport.close(item.spec.code, item.spec.slug)
+                else:
+                    await transport.send(encode(item))
+        except Disconnected:
+            return
+        if scope.cancelled_caught:
+            closing(Close.SLOW_CONSUMER)
+            return
+        if isinstance(item, Close):
+            return

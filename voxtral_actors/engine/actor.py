@@ -13,6 +13,7 @@ stream in the same slot.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -29,6 +30,7 @@ from voxtral_actors.engine.port import (
     EngineStream,
     EngineUnavailableError,
     Failed,
+    Finished,
     Released,
     StreamSpec,
 )
@@ -43,7 +45,7 @@ class EngineDiedError(Exception):
 
 
 class EngineStuckError(Exception):
-    """The backend does not let go of a stream that it was told to abort."""
+    """The backend does not let go of a stream that is over."""
 
 
 @attrs.frozen
@@ -54,7 +56,7 @@ class EngineStatistics:
     slots: int
     """How many streams the engine takes; 0 while none is ready."""
     slots_taken: int
-    """Streams that the backend still holds, the aborted ones among them."""
+    """Streams that the backend still holds, those that are over among them."""
     streams_opened: int
     streams_refused: int
     """Opens that found no free slot."""
@@ -74,11 +76,12 @@ class EngineActor:
         self._backend: Backend | None = None
         self._info: EngineInfo | None = None
         self._streams: dict[int, ActorStream] = {}
-        self._aborted: dict[int, float] = {}  # generation -> when, oldest first
-        self._abort_seen = trio.Event()
+        self._leaving: dict[int, float] = {}  # generation -> since when it is over, oldest first
+        self._left = trio.Event()
         self._became_ready = trio.Event()
+        self._ready_at = math.inf
         self._generation = 0
-        self._refused = self._dropped = self._starts = self._deaths = 0
+        self._opened = self._refused = self._dropped = self._starts = self._deaths = 0
 
     # --- The connection's side (port.Engine) -------------------------------------------------
 
@@ -100,9 +103,11 @@ class EngineActor:
             stream.backend = self._backend.open(spec, deliver)
         except Exception as error:
             # A backend that cannot open is no reason to fail the connection: it is not ready.
-            del self._streams[stream.generation]
+            self._streams.pop(stream.generation, None)
+            self._leaving.pop(stream.generation, None)
             log.exception("engine.open_failed", stream=spec.label)
             raise EngineUnavailableError("the engine could not open a stream") from error
+        self._opened += 1
         return stream
 
     async def wait_ready(self) -> EngineInfo:
@@ -116,7 +121,7 @@ class EngineActor:
             ready=self._info is not None,
             slots=self._info.slots if self._info else 0,
             slots_taken=len(self._streams),
-            streams_opened=self._generation,
+            streams_opened=self._opened,
             streams_refused=self._refused,
             events_dropped=self._dropped,
             starts=self._starts,
@@ -133,19 +138,24 @@ class EngineActor:
             self._free(generation, Failed("engine_stream_lost", "the engine let go of the stream"))
         elif not stream.put(event):
             self._dropped += 1
+        elif isinstance(event, Finished | Failed):
+            self._leave(generation)
 
     def _free(self, generation: int, unless_over: Failed) -> None:
         """Give the slot back; a stream without a last event gets this one."""
-        self._aborted.pop(generation, None)
+        self._leaving.pop(generation, None)
         self._streams.pop(generation).put(unless_over)
+
+    def _leave(self, generation: int) -> None:
+        """The stream is over: from now on the backend has to let go of it."""
+        self._leaving.setdefault(generation, trio.current_time())
+        self._left.set()
 
     def _abort(self, generation: int) -> None:
         stream = self._streams.get(generation)
-        if stream is None or stream.backend is None or generation in self._aborted:
-            return
-        self._aborted[generation] = trio.current_time()
-        self._abort_seen.set()
-        stream.backend.abort()
+        if stream is not None and stream.backend is not None:
+            self._leave(generation)
+            stream.backend.abort()
 
     # --- The backend's life ------------------------------------------------------------------
 
@@ -153,16 +163,14 @@ class EngineActor:
         """Keep an engine alive until cancelled."""
         backoff = limits.ENGINE_RESTART_FIRST_S
         while True:
-            born = trio.current_time()
+            self._ready_at = math.inf
             try:
                 await self._live()
             except* Exception as group:  # its causes are many, the answer is one: a new life
                 self._deaths += 1
+                if trio.current_time() - self._ready_at >= limits.ENGINE_STABLE_S:
+                    backoff = limits.ENGINE_RESTART_FIRST_S
                 log.error("engine.died", error=describe(group), retry_in_s=backoff)  # noqa: TRY400
-            finally:
-                self._bury()
-            if trio.current_time() - born >= limits.ENGINE_STABLE_S:
-                backoff = limits.ENGINE_RESTART_FIRST_S
             await trio.sleep(backoff)
             backoff = min(2 * backoff, limits.ENGINE_RESTART_MAX_S)
 
@@ -172,10 +180,14 @@ class EngineActor:
         async with trio.open_nursery() as nursery:
             info = await nursery.start(self._host, backend)
             self._backend, self._info = backend, info
+            self._ready_at = trio.current_time()
             self._starts += 1
             self._became_ready.set()
             log.info("engine.ready", engine=info.name, model=info.model, slots=info.slots)
-            await self._watch_releases()
+            try:
+                await self._watch_releases()
+            finally:  # before the backend is waited for, which may take its time to stop
+                self._bury()
 
     @staticmethod
     async def _host(backend: Backend, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
@@ -184,19 +196,18 @@ class EngineActor:
 
     def _bury(self) -> None:
         self._backend = self._info = None
-        if self._became_ready.is_set():
-            self._became_ready = trio.Event()
+        self._became_ready = trio.Event()
         for generation in list(self._streams):
             self._free(generation, Failed("engine_lost", "the engine died and is restarted"))
 
     async def _watch_releases(self) -> None:
-        """Raise when the backend holds on to an aborted stream."""
+        """Raise when the backend holds on to a stream that is over."""
         while True:
-            while self._aborted:
-                oldest = next(iter(self._aborted.values()))
+            while self._leaving:
+                oldest = next(iter(self._leaving.values()))
                 left = oldest + limits.ENGINE_RELEASE_S - trio.current_time()
                 if left <= 0:
-                    raise EngineStuckError(f"not released {limits.ENGINE_RELEASE_S} s after abort")
+                    raise EngineStuckError(f"a slot is held {limits.ENGINE_RELEASE_S} s too long")
                 await trio.sleep(left)
-            self._abort_seen = trio.Event()
-            await self._abort_seen.wait()
+            self._left = trio.Event()
+            await self._left.wait()

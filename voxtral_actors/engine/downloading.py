@@ -7,6 +7,7 @@ comes last. So whatever stops this, the next run goes on at the byte where it st
 from __future__ import annotations
 
 import shutil
+from io import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -41,6 +42,8 @@ class Part:
     def take_up(self) -> None:
         """Go on from what an earlier attempt left."""
         self.hasher = self.file.hasher()
+        if self.out.seek(0, SEEK_END) > self.file.size:
+            self.out.truncate(0)
         self.out.seek(0)
         while piece := self.out.read(2**20):
             self._count(piece)
@@ -106,9 +109,10 @@ class Download:
         self._watch.begin("checking")
         missing = [file for file in wanted if not self._is_there(file)]
         self._check_room(missing)
-        self._watch.begin("downloading", sum(file.size for file in missing))
+        if missing:
+            self._watch.begin("downloading", sum(file.size for file in missing))
         for file in sorted(missing, key=lambda file: file.size):
-            self._watch.file = file.name
+            self._watch.begin_file(file.name)
             self._get(file, revision)
         times = [modelfolder.place(self._folder, file.name).stat().st_mtime_ns for file in wanted]
         modelfolder.Manifest(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
+from voxtral_actors import limits
 from voxtral_actors.engine.loopthread import LoopThread
 from voxtral_actors.engine.port import (
     BackendEvent,
@@ -100,10 +101,12 @@ class HostedStream:
     # --- In the loop -------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        if self._backend.ending:
+            return
         self._audio = AudioSource()
         self._task = self._backend.spawn(self._serve(self._audio))
         # Not in a `finally` of the task: one that is cancelled before its first step runs nothing.
-        self._task.add_done_callback(lambda _: self._emit(Released()))
+        self._task.add_done_callback(self._end)
 
     def _feed(self, pcm: bytes) -> None:
         if self._audio is not None:
@@ -116,6 +119,10 @@ class HostedStream:
     def _abort(self) -> None:
         if self._task is not None:
             self._task.cancel("the stream is aborted")
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        if not self._backend.ending:  # else the actor ends the stream, and says what of
+            self._emit(Released())
 
     def _emit(self, event: BackendEvent) -> None:
         self._thread.to_trio(self._deliver, event)
@@ -134,10 +141,13 @@ class HostedBackend:
     def __init__(self, engine: AsyncioEngine) -> None:
         self.engine = engine
         self.thread = LoopThread()
+        self.ending = False  # in the loop: no stream may begin any more
+        self._life = trio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
-        await self.thread.run(lambda: self._main(task_status.started))
+        with self._life:
+            await self.thread.run(lambda: self._main(task_status.started))
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> HostedStream:
         return HostedStream(self, spec, deliver)
@@ -155,7 +165,14 @@ class HostedBackend:
             self.thread.to_trio(started, info)
             await self.engine.wait_dead()
         finally:
+            self.ending = True
+            self.thread.to_trio(self._limit_end)
             for task in self._tasks:
                 task.cancel("the engine stops")
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks:  # half of the time for them, the rest for the engine
+                await asyncio.wait(self._tasks, timeout=limits.ENGINE_STOP_S / 2)
             await self.engine.stop()
+
+    def _limit_end(self) -> None:
+        """In trio: a dead engine that cannot even end must not pass for one that serves."""
+        self._life.deadline = trio.current_time() + limits.ENGINE_STOP_S

@@ -23,11 +23,15 @@ from typing import Any
 import structlog
 import trio
 
-from voxtral_actors.limits import ENGINE_STOP_S
+from voxtral_actors import limits
 
 log = structlog.get_logger(__name__)
 
 THREAD_NAME = "engine-loop"
+
+
+class LoopEndedError(Exception):
+    """Something in the loop was cancelled from inside or wanted to end the process."""
 
 
 class Mailbox:
@@ -50,9 +54,13 @@ class Mailbox:
                 self._wake(self.drain)
 
     def drain(self) -> None:
-        """Run what is there, in the thread that it was meant for."""
+        """Run what is there, in the thread that it was meant for.
+
+        What comes meanwhile wakes another drain, so that a busy side cannot keep this one from the
+        rest of its work.
+        """
         self._awake = False
-        while self._items:
+        for _ in range(len(self._items)):
             callback, args = self._items.popleft()
             try:
                 callback(*args)
@@ -64,14 +72,14 @@ class LoopThread:
     """One asyncio loop, used for one `run`."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._inbox = Mailbox(self._loop.call_soon_threadsafe)
+        self._inbox: Mailbox | None = None
         self._outbox: Mailbox | None = None
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
 
     def to_loop(self, callback: Callable[..., object], *args: Any) -> None:
         """From trio: run a callback in the loop, soon."""
+        assert self._inbox is not None, "to_loop before run"  # noqa: S101 - a bug of ours
         self._inbox.put(callback, *args)
 
     def to_trio(self, callback: Callable[..., object], *args: Any) -> None:
@@ -83,8 +91,10 @@ class LoopThread:
         """Run `main()` in the loop until it returns, raises, or this is cancelled.
 
         Raises:
-            Exception: what `main` raised.
+            ExceptionGroup: of what `main` raised, or of a `LoopEndedError`.
         """
+        loop = asyncio.new_event_loop()
+        self._inbox = Mailbox(loop.call_soon_threadsafe)
         self._outbox = Mailbox(trio.lowlevel.current_trio_token().run_sync_soon)
         async with trio.open_nursery() as nursery:
             hold = trio.CancelScope(shield=True)
@@ -92,13 +102,14 @@ class LoopThread:
             with hold:
                 await trio.to_thread.run_sync(
                     self._thread,
+                    loop,
                     main,
                     thread_name=THREAD_NAME,
                     abandon_on_cancel=True,
                     limiter=trio.CapacityLimiter(1),
                 )
             if hold.cancelled_caught:
-                log.error("loopthread.left_behind", waited_s=ENGINE_STOP_S)
+                log.error("loopthread.left_behind", waited_s=limits.ENGINE_STOP_S)
             nursery.cancel_scope.cancel(reason="the loop has ended")
 
     async def _stop_when_cancelled(self, hold: trio.CancelScope) -> None:
@@ -106,16 +117,23 @@ class LoopThread:
             await trio.sleep_forever()
         finally:
             self.to_loop(self._stop)
-            hold.deadline = trio.current_time() + ENGINE_STOP_S
+            hold.deadline = trio.current_time() + limits.ENGINE_STOP_S
 
     def _stop(self) -> None:
         self._stopping = True
         if self._main is not None:
             self._main.cancel("the engine is stopped")
 
-    def _thread(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._supervise(main))
+    def _thread(
+        self, loop: asyncio.AbstractEventLoop, main: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(self._supervise(main))
+        except Exception:
+            raise
+        except BaseException as error:  # in trio it would be the end of the whole server
+            raise LoopEndedError(f"the loop was ended by {type(error).__name__}") from error
 
     async def _supervise(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._main = asyncio.ensure_future(main())

@@ -60,7 +60,7 @@ class Watch:
         lock: Path,
     ) -> None:
         self.patience = patience
-        self.file = ""
+        self._file = ""
         self.holds_lock = False
         self._progress = progress
         self._cancelled = cancelled
@@ -71,7 +71,11 @@ class Watch:
         self._holder_seen: tuple[int, float] | None = None
 
     def begin(self, doing: Doing, total: int = 0) -> None:
-        self._doing, self._done, self._total, self.file = doing, 0, total, ""
+        self._doing, self._done, self._total = doing, 0, total
+        self.begin_file("")
+
+    def begin_file(self, name: str) -> None:
+        self._file = name
         self._next_report = 0.0
         self.advance(0)
 
@@ -82,7 +86,7 @@ class Watch:
         if (now := time.monotonic()) >= self._next_report:
             self._next_report = now + limits.HUB_REPORT_S
             self._sign_of_life()
-            self._progress(Progress(self._doing, self.file, self._done, self._total))
+            self._progress(Progress(self._doing, self._file, self._done, self._total))
 
     def pause(self, fault: SnapshotError, asked_s: float | None, failures: int) -> None:
         """Wait before another attempt, or raise the fault if there shall be none."""
@@ -91,7 +95,7 @@ class Watch:
             raise fault
         pause = max(asked_s, min(most, self.patience.first_pause_s * 2 ** (failures - 1)))
         note = f"{fault} Next attempt in {pause:.3g} s."
-        self._progress(Progress("retrying", self.file, self._done, self._total, note))
+        self._progress(Progress("retrying", self._file, self._done, self._total, note))
         end = time.monotonic() + pause
         while (left := end - time.monotonic()) > 0:
             self._sleep(left)

@@ -77,14 +77,18 @@ async def run(
     figures.register(metrics.ServiceCollector(service, listener))
     host, port = sockets[0].socket.getsockname()[:2]
     running = Running(service, listener, host, port, trio.Event())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.run)
-        await nursery.start(listener.run, sockets)
-        log.info("server.listening", url=running.url, engine=settings.engine)
-        task_status.started(running)
-        await running.stop.wait()
-        await _drain(service)
-        nursery.cancel_scope.cancel(reason="the server stops")
+    async with trio.open_nursery() as outer:
+        outer.start_soon(engine.run)
+        async with trio.open_nursery() as inner:
+            await inner.start(listener.run, sockets)
+            log.info("server.listening", url=running.url, engine=settings.engine)
+            task_status.started(running)
+            await running.stop.wait()
+            await _drain(service)
+            # The last Close frames are on their way: cutting now could reset them away.
+            listener.stop_accepting()
+            inner.cancel_scope.deadline = trio.current_time() + limits.CLOSE_HANDSHAKE_S
+        outer.cancel_scope.cancel(reason="the server stops")
     log.info("server.stopped")
 
 

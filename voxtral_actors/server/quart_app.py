@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -18,7 +20,7 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from voxtral_actors.connection import supervisor
-from voxtral_actors.connection.supervisor import Outcome
+from voxtral_actors.connection.supervisor import Kind, Outcome
 from voxtral_actors.connection.transport import CLIENT_LEFT
 from voxtral_actors.limits import MAX_HTTP_BODY_BYTES
 from voxtral_actors.protocol.closing import Close, farewell
@@ -91,34 +93,45 @@ async def _serve(service: Service) -> None:
     )
     chosen = SUBPROTOCOL if SUBPROTOCOL in websocket.requested_subprotocols else None
     session_id = f"sess-{uuid.uuid4().hex}"
-    started = time.monotonic()
+    transport = QuartTransport(wire)
     with service.admission.admit(credentials) as verdict:
-        await websocket.accept(subprotocol=chosen)
-        transport = QuartTransport(wire)
         if isinstance(verdict, Close):
+            await websocket.accept(subprotocol=chosen)
             await _refuse(transport, session_id, verdict)
             return
-        wire.admit()
-
-        def ended(outcome: Outcome) -> None:
-            service.outcomes[outcome.kind.value, outcome.reason] += 1
-            log.info(
-                "connection.ended",
+        with _recorded(service, session_id, transport) as outcomes:
+            await websocket.accept(subprotocol=chosen)
+            wire.admit()
+            await supervisor.serve(
+                transport,
+                service.engine,
+                verdict,
+                service.settings,
+                service.drain,
                 session_id=session_id,
-                kind=outcome.kind.value,
-                reason=outcome.reason,
-                seconds=round(time.monotonic() - started, 3),
+                created=int(time.time()),
+                ended=outcomes.append,
             )
 
-        await supervisor.serve(
-            transport,
-            service.engine,
-            verdict,
-            service.settings,
-            service.drain,
+
+@contextmanager
+def _recorded(
+    service: Service, session_id: str, transport: QuartTransport
+) -> Iterator[list[Outcome]]:
+    """Count and log how an admitted connection ended, also one that left while it was let in."""
+    started = time.monotonic()
+    outcomes: list[Outcome] = []
+    try:
+        yield outcomes
+    finally:
+        outcome = outcomes[0] if outcomes else Outcome(Kind.NORMAL, transport.departure)
+        service.outcomes[outcome.kind.value, outcome.reason] += 1
+        log.info(
+            "connection.ended",
             session_id=session_id,
-            created=int(time.time()),
-            ended=ended,
+            kind=outcome.kind.value,
+            reason=outcome.reason,
+            seconds=round(time.monotonic() - started, 3),
         )
 
 

@@ -1,0 +1,129 @@
+"""Cancelled at any step of any task, a connection leaves nothing behind.
+
+A representative conversation is run again and again. Each run is cut at another task step: once by
+cancelling the whole connection, once by cancelling one actor alone, as if it had ended or been hit
+by an error of its own. The schedule is the same every time, so every step is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from trio.abc import Instrument
+
+from tests.connection.fakes import Connection, connected, simulate
+from tests.engine.scripted import Script, speech
+from voxtral_actors.connection import drain, duration, idle, limiter, reader, writer
+from voxtral_actors.connection.bridge import Bridge
+from voxtral_actors.limits import LAST_WORDS_S
+from voxtral_actors.protocol import events
+
+
+class CutAt(Instrument):
+    """Calls `cut` at the n-th task step after it was armed, whichever task it is."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+        self.cut: Callable[[], object] | None = None
+        self.done = False
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.cut is None or self.done:
+            return
+        if self.left == 0:
+            self.done = True
+            self.cut()
+        self.left -= 1
+
+
+async def conversation(connection: Connection) -> None:
+    """A tail, a barge-in, a cancel, an error, a full backlog and a slow client, in few steps."""
+    client = connection.client
+    client.utter("tail", speech(0.4))
+    client.start("a")
+    client.audio(speech(0.5))
+    client.start("b")
+    client.audio(speech(3))
+    client.frame("bad")
+    await trio.sleep(0.5)
+    client.stop_reading()
+    for _ in range(20):
+        client.say("ping")
+    client.cancel("b")
+    client.utter("c", speech(0.2))
+    await trio.sleep(3)
+    client.read_again()
+    await trio.sleep(1)
+    client.say("end")
+    await trio.sleep(1)
+
+
+async def play(instrument: CutAt, actor: str | None) -> None:
+    """One run. With `actor` that one's scope is cut, else the connection's."""
+    async with connected(
+        Script(step_s=0.08, release_after_s=0.05), max_audio_backlog_s=1, write_deadline_s=9
+    ) as connection:
+        instrument.cut = SCOPES[actor].cancel if actor else connection.scope.cancel
+        with trio.move_on_after(20):
+            await conversation(connection)
+        instrument.cut = instrument.cut if instrument.done else None
+        client, transport = connection.client, connection.transport
+        client.leave()
+        client.read_again()
+        if not actor and instrument.done:
+            with trio.fail_after(LAST_WORDS_S):
+                await connection.ended()
+        assert len(transport.closes) <= 1
+    assert len(connection.outcomes) == 1
+
+
+def runs(actor: str | None = None) -> int:
+    """Cut at every step there is; returns how many there were."""
+    for step in range(10_000):
+        instrument = CutAt(step)
+        simulate(partial(play, instrument, actor), instruments=[instrument])
+        if not instrument.done:
+            return step
+    raise AssertionError("the conversation never ends")
+
+
+SCOPES: dict[str, trio.CancelScope] = {}
+ACTORS: dict[str, tuple[Any, str]] = {
+    "reader": (reader, "run"),
+    "limiter": (limiter, "run"),
+    "bridge": (Bridge, "run"),
+    "downlink": (Bridge, "_downlink"),
+    "writer": (writer, "run"),
+    "idle": (idle, "run"),
+    "duration": (duration, "run"),
+    "drain": (drain, "run"),
+}
+
+
+def scoped(name: str, run: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The actor in a scope of its own; of several downlinks the last one's."""
+
+    async def wrapped(*args: Any) -> None:
+        with trio.CancelScope() as SCOPES[name]:
+            await run(*args)
+
+    return wrapped
+
+
+def test_p5_the_connection_is_cancelled_at_any_step() -> None:
+    assert runs() > 300
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_p5_one_actor_is_cancelled_at_any_step(
+    actor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tree ends or goes on without it; either way nothing is left in the end."""
+    place, name = ACTORS[actor]
+    SCOPES[actor] = trio.CancelScope()
+    monkeypatch.setattr(place, name, scoped(actor, getattr(place, name)))
+    assert runs(actor) > 10

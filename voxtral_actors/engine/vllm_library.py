@@ -1,0 +1,219 @@
+"""Everything that is called in vLLM, and its types: the only file of the server that imports it.
+
+`load` builds the engine client; it blocks for minutes and runs in a thread. What it returns knows
+how the model wants its audio, what its tokens are in bytes, and how a frame becomes an input of the
+engine: that of vLLM's renderer, made directly. The renderer would put each frame through a
+processor made for whole files, in another thread, and hash its samples.
+
+vLLM has no public interface at this depth. The version is pinned, and tests compare with vLLM's own
+way of doing it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from voxtral_actors import limits
+from voxtral_actors.engine import vllm_args, vllm_environ
+from voxtral_actors.engine.registry import EngineSetupError
+from voxtral_actors.engine.vllm_figures import Figures
+from voxtral_actors.engine.vllm_frames import Layout
+from voxtral_actors.settings import Settings
+
+
+@attrs.frozen
+class Capacity:
+    """What one copy of the model has room for; streams of the full length."""
+
+    copies: int
+    """Copies of the model: the data parallel size."""
+    max_tokens: int
+    """The length of a stream, in tokens."""
+    by_kv_cache: int | None
+    """Streams whose keys and values fit; None: there is no such limit."""
+    by_encoder_cache: int
+    """Streams whose audio fits that vLLM keeps between two frames."""
+
+
+@attrs.frozen
+class Loaded:
+    """A running vLLM, and what to know of its model."""
+
+    llm: Any = attrs.field(repr=False)
+    """An `AsyncLLM`."""
+    layout: Layout
+    piece: Callable[[int], bytes] = attrs.field(repr=False)
+    """The bytes of a token."""
+    params: Any = attrs.field(repr=False)
+    """Sampling parameters of every request."""
+    make_input: Callable[[str, list[int], bytearray], Any] = attrs.field(repr=False)
+    """(a hash that nothing else has, tokens, PCM16) -> what a request's input yields."""
+    capacity: Capacity
+
+
+def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
+    """Start vLLM for the model in `folder`. Blocks.
+
+    Raises:
+        Exception: whatever vLLM has to say: TypeError and ValueError are about the settings.
+    """
+    vllm_environ.prepare()
+    from vllm.config import LoggingConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    # Not in this process, where its lines go our way; it is put right for those of vLLM below.
+    lines = LoggingConfig(
+        configure_logging=False,
+        log_level=settings.log_level.upper(),
+        formatter=settings.log_format,
+    )
+    args = AsyncEngineArgs(**vllm_args.engine_args(settings, folder), logging_config=lines)
+    config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    config.logging_config.configure_logging = True
+    llm = AsyncLLM.from_vllm_config(
+        config, stat_loggers=[_figures_logger(figures)], disable_log_stats=args.disable_log_stats
+    )
+    try:
+        return _learn(llm)
+    except BaseException:
+        llm.shutdown(timeout=limits.VLLM_STOP_S)
+        raise
+
+
+def _learn(llm: Any) -> Loaded:
+    theirs = logging.getLogger("vllm")
+    theirs.handlers.clear()
+    theirs.propagate = True
+    config = llm.vllm_config
+    layout, piece = tokenizer_facts(llm.get_tokenizer())
+    kv_cache = config.cache_config.kv_cache_max_concurrency
+    return Loaded(
+        llm=llm,
+        layout=layout,
+        piece=piece,
+        params=_sampling_params(),
+        make_input=input_maker(config.model_config.dtype),
+        capacity=Capacity(
+            copies=config.parallel_config.data_parallel_size,
+            max_tokens=config.model_config.max_model_len,
+            by_kv_cache=None if kv_cache is None else int(kv_cache),
+            # A paused session keeps the encoder's output of its last frame; the first is long.
+            by_encoder_cache=llm.input_processor.mm_encoder_cache_size // len(layout.prefix),
+        ),
+    )
+
+
+def _figures_logger(figures: Figures) -> Any:
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class FiguresLogger(StatLoggerBase):  # type: ignore[misc]  # vllm has no types for us
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+            self._rank = engine_index
+
+        def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+            figures.record(self._rank, scheduler_stats, iteration_stats)
+
+        def log_engine_initialized(self) -> None:
+            pass
+
+    return FiguresLogger
+
+
+def _sampling_params() -> Any:
+    """One token a frame, the likeliest, and as a number: `vllm_text` makes the text."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        output_kind=RequestOutputKind.DELTA,
+        detokenize=False,
+        skip_clone=True,
+    )
+
+
+def tokenizer_facts(tokenizer: Any) -> tuple[Layout, Callable[[int], bytes]]:
+    """How audio is cut for the model of this tokenizer, and the bytes of its tokens.
+
+    Raises:
+        EngineSetupError: it is not that of a Voxtral Realtime.
+    """
+    from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy
+
+    encoder = getattr(getattr(tokenizer, "instruct", None), "audio_encoder", None)
+    config = getattr(encoder, "audio_config", None)
+    if encoder is None or config is None or not config.is_streaming:
+        raise EngineSetupError(
+            "the model in VOXTRAL_MODEL_DIR is no Voxtral Realtime: its tokenizer has no streaming"
+            " audio (VLLM_TOKENIZER_MODE must be mistral)"
+        )
+    if config.sampling_rate != limits.SAMPLE_RATE:
+        raise EngineSetupError(f"the model wants audio at {config.sampling_rate} Hz")
+    left, right = encoder.get_padding_audio()
+
+    def samples(ms: float) -> int:
+        return round(config.sampling_rate * ms / 1000)
+
+    layout = Layout(
+        step=config.raw_audio_length_per_tok,
+        look_back=samples(config.streaming_look_back_ms),
+        look_ahead=samples(config.streaming_look_ahead_ms),
+        prefix=tuple(tokenizer.instruct.start() + encoder.encode_streaming_tokens()),
+        left_pad=len(left.audio_array),
+        right_pad=len(right.audio_array),
+        delay_ms=round(config.transcription_delay_ms),
+    )
+    tekken, known = tokenizer.tokenizer, tokenizer.tokenizer.n_words
+
+    @cache
+    def piece(token: int) -> bytes:
+        # A model may have more tokens than the vocabulary; those say nothing.
+        if token >= known:
+            return b""
+        return bytes(tekken.id_to_byte_piece(token, SpecialTokenPolicy.IGNORE))
+
+    return layout, piece
+
+
+def input_maker(dtype: Any) -> Callable[[str, list[int], bytearray], Any]:
+    """What vLLM's renderer makes of a frame: the tokens, and one audio item that covers them.
+
+    The samples are cast to the type of the model, as vLLM's own server casts them. With more exact
+    ones a few tokens come out otherwise; which of the two reads better could only be told by the
+    real model on much speech, and what its makers measured is what is served here.
+    """
+    import torch
+    from vllm.engine.protocol import StreamingInput
+    from vllm.inputs.engine import mm_input
+    from vllm.multimodal.inputs import (
+        MultiModalBatchedField,
+        MultiModalFieldElem,
+        MultiModalKwargsItem,
+        MultiModalKwargsItems,
+        PlaceholderRange,
+    )
+
+    field = MultiModalBatchedField()
+
+    def make(hash_: str, tokens: list[int], pcm: bytearray) -> Any:
+        samples = torch.frombuffer(pcm, dtype=torch.int16).to(torch.float32).div_(32768)
+        element = MultiModalFieldElem(data=samples.to(dtype), field=field)
+        item = MultiModalKwargsItem({"audio_arrays": element})
+        return StreamingInput(
+            prompt=mm_input(
+                prompt_token_ids=tokens,
+                mm_kwargs=MultiModalKwargsItems({"audio": [item]}),
+                mm_hashes={"audio": [hash_]},
+                mm_placeholders={"audio": [PlaceholderRange(offset=0, length=len(tokens))]},
+            )
+        )
+
+    return make

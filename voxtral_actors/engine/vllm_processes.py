@@ -1,0 +1,98 @@
+"""The processes that vLLM starts, and how none of them outlives its engine.
+
+vLLM's constructor blocks for minutes and cannot be stopped, and its processes are not daemons, so
+Python would wait for them at exit. It runs in a thread of its own here. Whoever does not want its
+result any more kills its processes, and it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import psutil
+import structlog
+
+from voxtral_actors.limits import VLLM_KILL_S
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Brood:
+    """Processes that were started since this object was made, with all their descendants."""
+
+    def __init__(self) -> None:
+        self._before = {child.pid for child in multiprocessing.active_children()}
+        self._seen: dict[int, psutil.Process] = {}
+
+    def look(self) -> list[psutil.Process]:
+        """Those that are alive. Called while all is well it remembers the descendants, which
+        nobody finds any more once the process between has died."""
+        for child in multiprocessing.active_children():
+            if child.pid is not None and child.pid not in self._before:
+                with suppress(psutil.NoSuchProcess):
+                    parent = psutil.Process(child.pid)
+                    for process in (parent, *parent.children(recursive=True)):
+                        self._seen.setdefault(process.pid, process)
+        return [process for process in self._seen.values() if _alive(process)]
+
+    def kill(self, patience_s: float = VLLM_KILL_S) -> None:
+        """Kill all of them and wait until they are gone. Blocks."""
+        deadline = time.monotonic() + patience_s
+        while alive := self.look():
+            for process in alive:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            multiprocessing.active_children()  # reaps
+            if time.monotonic() > deadline:
+                log.error("vllm.processes_left", pids=[process.pid for process in alive])
+                return
+            time.sleep(0.02)
+
+
+def _alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        # `is_running` tells the process from another one that got its number.
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+class Worker:
+    """One blocking call in a daemon thread, awaited in the loop."""
+
+    def __init__(self, work: Callable[[], T], name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.result: asyncio.Future[T] = self._loop.create_future()
+        self.thread = threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+        self.thread.start()
+
+    def _run(self, work: Callable[[], T]) -> None:
+        try:
+            result = work()
+        except Exception as error:
+            self._tell(self.result.set_exception, error)
+        else:
+            self._tell(self.result.set_result, result)
+
+    def _tell(self, setter: Callable[..., None], value: object) -> None:
+        def deliver() -> None:
+            if not self.result.done():
+                setter(value)
+
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(deliver)
+
+
+def kill_until_over(brood: Brood, thread: threading.Thread) -> None:
+    """Kill what a thread starts for as long as it runs. Blocks."""
+    while thread.is_alive():
+        brood.kill()
+        thread.join(0.05)
+    brood.kill()

@@ -1,0 +1,251 @@
+"""Voxtral Realtime on vLLM: its `AsyncLLM` in the loop thread, one streaming request a stream.
+
+It does for a stream what vLLM's own realtime server does for a session, on a shorter way: a frame
+is handed over as the finished input that vLLM's renderer would make of it (`vllm_library`), and
+tokens become text here (`vllm_text`).
+
+vLLM is imported and started in a thread of its own, so the server answers probes meanwhile.
+
+Slots. vLLM takes any number of requests and lets those wait that do not fit; paused sessions that
+wait for each other's memory wait for ever. So the engine counts what surely fits, each stream at
+its full length, and one stream more is refused. With several copies of the model it also chooses
+the copy, so that none gets more than its share.
+
+Length. A stream that would outgrow VLLM_MAX_MODEL_LEN ends in `Failed`, before vLLM would end it
+with a text that looks complete.
+
+Death. vLLM's client knows when an engine process has died. A frame that is in flight for
+`limits.VLLM_STALL_S` is a death as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import structlog
+import trio
+
+from voxtral_actors import limits
+from voxtral_actors.engine import vllm_args, vllm_library
+from voxtral_actors.engine.hosted import AudioSource, HostedBackend
+from voxtral_actors.engine.port import (
+    EngineEvent,
+    EngineInfo,
+    Failed,
+    Finished,
+    Progress,
+    StreamSpec,
+    Text,
+)
+from voxtral_actors.engine.registry import EngineSetupError
+from voxtral_actors.engine.vllm_figures import Figures
+from voxtral_actors.engine.vllm_frames import FrameCutter
+from voxtral_actors.engine.vllm_processes import Brood, Worker, kill_until_over
+from voxtral_actors.engine.vllm_session import Session
+from voxtral_actors.engine.vllm_text import TokenText
+from voxtral_actors.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class EngineStalledError(Exception):
+    """A frame is in flight and vLLM says nothing any more."""
+
+
+class EngineProcessDiedError(Exception):
+    """A process of vLLM has died."""
+
+
+def create(settings: Settings) -> VllmBackend:
+    """Entry point `vllm` of the engines.
+
+    Raises:
+        EngineSetupError: vLLM is not installed, or the settings cannot work with it.
+    """
+    # Found by what can be imported: its CPU build has another distribution name.
+    if find_spec("vllm") is None:
+        raise EngineSetupError("vllm is not installed: pip install 'voxtral-actors[vllm]'")
+    vllm_args.check(settings)
+    return VllmBackend(settings)
+
+
+class VllmBackend(HostedBackend):
+    """The engine, after its model's files: each life fetches what is missing of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._vllm = VllmEngine(settings)
+        super().__init__(self._vllm)
+
+    async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
+        from voxtral_actors.engine import snapshot
+
+        report = _FetchLog()
+        self._vllm.folder = await snapshot.ready(self._settings, progress=report)
+        await super().run(task_status=task_status)
+
+    def figures(self) -> dict[str, float]:
+        return self._vllm.figures.totals()
+
+
+class VllmEngine:
+    """`hosted.AsyncioEngine` over vLLM; one life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = Path(settings.model_dir)
+        self.figures = Figures()
+        self.vllm: vllm_library.Loaded
+        self._brood: Brood | None = None
+        self._streams = 0
+        self._open: dict[str, Session] = {}
+        self._load: Counter[int] = Counter()  # copy of the model -> its open streams
+
+    # --- Life --------------------------------------------------------------------------------
+
+    async def start(self) -> EngineInfo:
+        self._brood = Brood()
+        log.info("vllm.starting", model=str(self.folder))
+        loading = Worker(
+            lambda: vllm_library.load(self.settings, self.folder, self.figures), "vllm-start"
+        )
+        try:
+            self.vllm = await loading.result
+        except asyncio.CancelledError:
+            # What cannot be stopped is left to a thread that takes its processes away.
+            Worker(lambda: kill_until_over(self._brood, loading.thread), "vllm-start-stop")
+            raise
+        await self.vllm.llm.get_supported_tasks()  # proves that the engine answers
+        self._brood.look()
+        capacity = self.vllm.capacity
+        self._load.update(dict.fromkeys(range(capacity.copies), 0))
+        return EngineInfo(
+            name="vllm",
+            model=self.settings.model_name,
+            slots=capacity.copies * self._slots_of_a_copy(),
+            transcription_delay_ms=self.vllm.layout.delay_ms,
+        )
+
+    def _slots_of_a_copy(self) -> int:
+        asked, fit = self.settings.max_num_seqs, self.vllm.capacity
+        bounds = [asked, fit.by_encoder_cache]
+        if fit.by_kv_cache is not None:
+            bounds.append(fit.by_kv_cache)
+        slots = max(1, min(bounds))
+        figures = {"VLLM_MAX_NUM_SEQS": asked, "fit_kv_cache": fit.by_kv_cache}
+        if slots < asked:
+            hint = "a smaller VLLM_MAX_MODEL_LEN makes room for more streams"
+            log.warning("vllm.fewer_slots", slots=slots, hint=hint, **figures)
+        else:
+            log.info("vllm.slots", slots=slots, **figures)
+        return slots
+
+    async def wait_dead(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(limits.VLLM_WATCH_S)
+            if self.vllm.llm.errored:
+                raise EngineProcessDiedError("a process of vLLM has died")
+            oldest = loop.time() - limits.VLLM_STALL_S
+            for session in self._open.values():
+                if session.sent_at is not None and session.sent_at < oldest:
+                    seconds = f"{limits.VLLM_STALL_S:g} s"
+                    raise EngineStalledError(f"vLLM has not answered a frame for {seconds}")
+
+    async def stop(self) -> None:
+        brood = self._brood
+        if brood is None:
+            return
+        llm = self.vllm.llm if hasattr(self, "vllm") else None
+
+        def shut_down() -> None:
+            try:
+                if llm is not None:
+                    llm.shutdown(timeout=limits.VLLM_STOP_S)
+            finally:
+                brood.kill(limits.VLLM_KILL_S)
+
+        stopping = Worker(shut_down, "vllm-stop")
+        await asyncio.wait({stopping.result}, timeout=limits.VLLM_STOP_S + limits.VLLM_KILL_S)
+
+    # --- Streams -----------------------------------------------------------------------------
+
+    async def transcribe(
+        self, spec: StreamSpec, audio: AudioSource, emit: Callable[[EngineEvent], None]
+    ) -> None:
+        self._streams += 1
+        request_id = f"stream-{self._streams}"
+        rank = min(self._load, key=self._load.__getitem__)
+        self._load[rank] += 1
+        session = Session(self.vllm.llm, request_id, self.vllm.params, rank)
+        self._open[request_id] = session
+        log.debug("vllm.stream", request=request_id, stream=spec.label, copy=rank)
+        try:
+            emit(await self._hear(session, request_id, audio, emit))
+        finally:
+            try:
+                await session.close()
+            finally:
+                del self._open[request_id]
+                self._load[rank] -= 1
+
+    async def _hear(
+        self,
+        session: Session,
+        request_id: str,
+        audio: AudioSource,
+        emit: Callable[[EngineEvent], None],
+    ) -> Finished | Failed:
+        """Serve a stream to its end, and return that."""
+        vllm = self.vllm
+        cutter, text = FrameCutter(vllm.layout), TokenText(vllm.piece)
+        tokens = list(vllm.layout.prefix)
+        frames = length = 0
+        complete = False
+        while not complete:
+            chunk = await audio.get()
+            if chunk is None:
+                complete = True
+                cutter.finish()
+            else:
+                cutter.feed(chunk)
+            for frame in cutter.frames():
+                if length + frame.tokens >= vllm.capacity.max_tokens:
+                    return self._too_long()
+                hash_ = f"{request_id}.{frames}"
+                token = await session.step(vllm.make_input(hash_, tokens, frame.pcm))
+                frames += 1
+                length += frame.tokens
+                self.figures.frames += 1
+                tokens = [token]
+                said = text.feed(token)
+                emit(Text(said, frame.consumed) if said else Progress(frame.consumed))
+        await session.finish()
+        return Finished(cutter.fed, prompt_tokens=length, completion_tokens=frames)
+
+    def _too_long(self) -> Failed:
+        seconds = self.vllm.capacity.max_tokens * self.vllm.layout.step / limits.SAMPLE_RATE
+        return Failed(
+            "max_model_len",
+            f"the utterance is longer than {seconds:.0f} s, which VLLM_MAX_MODEL_LEN allows",
+        )
+
+
+class _FetchLog:
+    """Progress of the model's download as lines of the log; called in the thread that fetches."""
+
+    def __init__(self) -> None:
+        self._doing = ""
+        self._next = 0.0
+
+    def __call__(self, progress: object) -> None:
+        doing = str(getattr(progress, "doing", ""))
+        now = time.monotonic()
+        if doing != self._doing or now >= self._next:
+            self._doing, self._next = doing, now + limits.FETCH_LINE_S
+            log.info("model.files", progress=str(progress))
