@@ -50,9 +50,10 @@ Address: TypeAlias = Annotated[
     ),
 ]
 Flag: TypeAlias = Annotated[bool, Allowed("true or false")]
-Key: TypeAlias = Annotated[Secret, Allowed("a text of printable characters")]
+Key: TypeAlias = Annotated[Secret, Allowed("a text of printable ASCII characters")]
 Keys: TypeAlias = Annotated[
-    tuple[Secret, ...], Allowed("one key or several, separated by commas, none of them empty")
+    tuple[Secret, ...],
+    Allowed("one key or several, separated by commas, none of them empty, in printable ASCII"),
 ]
 Origins: TypeAlias = Annotated[
     tuple[str, ...],
@@ -122,7 +123,7 @@ def _to_bool(text: str, _: Any) -> bool:
 
 
 def _to_secret(text: str, _: Any) -> Secret:
-    if text and text.isprintable():
+    if text and text.isascii() and text.isprintable():  # headers carry nothing else safely
         return Secret(text)
     raise ValueError
 

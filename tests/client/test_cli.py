@@ -140,6 +140,7 @@ async def test_wait_outlasts_a_server_that_is_starting(speech: Path) -> None:
         visits.append(peer)
         if len(visits) == 1:
             error = farewell("sess-1", "connection", Close.ENGINE_UNAVAILABLE)
+            assert isinstance(error, Error)
             error.details["retry_after_s"] = 0.05
             await peer.send(error)
             await peer.close(1013, "engine_unavailable")

@@ -1,4 +1,4 @@
-"""What every test of connections gets without asking: virtual time, and a check of the channels."""
+"""What every test of connections gets without asking: virtual time, no logs, and a check of the channels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.connection import fakes
 from voxtral_actors.connection import supervisor
@@ -23,8 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def all_ends_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every channel that a connection opened has lost both its ends when the test is over."""
     monkeypatch.setattr(supervisor, "open_wiring", fakes.recorded_wiring)
-    yield
+    with capture_logs():  # a traceback made readable takes longer than the test that provokes it
+        yield
     fakes.assert_all_ends_closed()

@@ -24,7 +24,7 @@ from tests.connection.client import Client, FakeTransport
 from tests.engine.scripted import HEALTHY, Part, Script, Scripted
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.drain import Drain
-from voxtral_actors.connection.supervisor import Outcome
+from voxtral_actors.connection.supervisor import Kind, Outcome
 from voxtral_actors.connection.wiring import Wiring, open_wiring
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.engine.port import Engine, EngineInfo
@@ -71,6 +71,8 @@ class Connection:
     transport: FakeTransport
     house: House
     outcomes: list[Outcome] = attrs.field(factory=list)
+    may_break: bool = False
+    """The test breaks an actor, so the connection may end in a bug."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _over: trio.Event = attrs.field(factory=trio.Event)
 
@@ -117,7 +119,8 @@ class House:
         await wait_all_tasks_blocked()
         if transport.unread:  # reading is paused, so only the listener can tell that nobody is there
             connection.scope.cancel(reason="the socket is gone")
-        await connection.ended()
+        outcome = await connection.ended()
+        assert connection.may_break or outcome.kind is not Kind.BUG
 
     async def assert_nothing_left(self) -> None:
         """Nothing but the engine is there once it had its time to let go."""

@@ -105,6 +105,7 @@ async def test_p17_a_bug_is_owned_up_to_and_hurts_nobody_else(
 ) -> None:
     async with house(LIVE) as here, here.connect() as other:
         async with here.connect(max_duration_s=30) as connection:
+            connection.may_break = True
             client = connection.client
             await client.hear(events.SessionCreated)
             with monkeypatch.context() as patch:
@@ -127,6 +128,7 @@ async def test_p17_a_bug_is_owned_up_to_and_hurts_nobody_else(
 async def test_p17_a_transport_that_breaks_its_contract_is_a_bug(stage: Stage, fault: str) -> None:
     """The last words may well fail the same way: no more than that happens."""
     async with connected(LIVE) as connection:
+        connection.may_break = True
         await stage(connection)
         getattr(connection.client, fault)(OursError("neither a message nor Disconnected"))
         connection.client.read_again()
@@ -140,6 +142,7 @@ async def test_p17_an_error_that_cannot_be_said_does_not_stop_the_close(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with connected() as connection:
+        connection.may_break = True
         await connection.client.hear(events.SessionCreated)
         with monkeypatch.context() as patch:
             patch.setattr(writer, "encode", broken)
@@ -152,6 +155,7 @@ async def test_p17_an_error_that_cannot_be_said_does_not_stop_the_close(
 
 async def test_p17_last_words_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(LIVE, write_deadline_s=60) as connection:
+        connection.may_break = True
         await not_listening(connection)
         now = trio.current_time()
         connection.client.fail_receive(OursError())
@@ -179,6 +183,7 @@ async def test_p5_cancelled_from_outside(stage: Stage) -> None:
 
 async def test_p5_cancelled_during_the_last_words() -> None:
     async with connected(LIVE, write_deadline_s=60) as connection:
+        connection.may_break = True
         await not_listening(connection)
         connection.client.fail_receive(OursError())
         await wait_all_tasks_blocked()
@@ -188,6 +193,7 @@ async def test_p5_cancelled_during_the_last_words() -> None:
 
 async def test_p5_a_bug_and_a_cancellation_at_once() -> None:
     async with connected(LIVE) as connection:
+        connection.may_break = True
         await overlapping(connection)
         connection.client.fail_receive(OursError())
         connection.scope.cancel(reason="the test says so")

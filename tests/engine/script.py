@@ -130,7 +130,9 @@ class Part:
         self.fed = 0
         """Bytes that reached the engine."""
         self.consumed = 0
-        self.finished = self.aborted = self.over = self.released = False
+        self.finished = self.over = self.released = False
+        self.aborted = False
+        """Told to abort; in the loop thread, where both are a cancellation, or that the engine stops."""
         self._audio = bytearray()
 
     def feed(self, pcm: bytes) -> None:

@@ -209,10 +209,10 @@ class ScriptedAsyncioEngine:
         except asyncio.CancelledError:
             part.aborted = True
             if part.script.never_release:
-                await self._play(part, audio, emit)
+                await self._play(part, audio, emit)  # noqa: ASYNC102
             for event in part.ghosts() if part.script.late else ():
                 emit(event)
-            await self._let_go(part)
+            await self._let_go(part)  # noqa: ASYNC102
             raise
         await self._let_go(part)
 

@@ -44,12 +44,11 @@ async def starts(scripted: Scripted, wanted: int) -> list[float]:
     def make() -> Backend:
         times.append(trio.current_time())
         if len(times) == wanted:
-            nursery.cancel_scope.cancel()
+            scope.cancel()
         return scripted.backend()
 
-    with trio.fail_after(3600):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(EngineActor(make).run)
+    with trio.fail_after(3600), trio.CancelScope() as scope:
+        await EngineActor(make).run()
     return times
 
 

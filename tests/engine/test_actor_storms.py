@@ -147,7 +147,7 @@ class Model:
         for account in self.accounts:
             account.held = False
             account.over = True
-        while self.actor.info is not None:
+        while self.actor.statistics().deaths < self.deaths:
             await trio.lowlevel.checkpoint()
         self.check(ready=False)
         await self.actor.wait_ready()
@@ -186,11 +186,13 @@ class Model:
                 self.open()
             case ("die", _):
                 await self.die()
-            case (int(which), what) if self.accounts:
+            case (int(which), what):
+                if not self.accounts or what is None:
+                    return
                 number = which % len(self.accounts)
                 if isinstance(what, str):
                     self.call(number, what)
-                elif what is not None:
+                else:
                     self.deliver(number, what)
 
 
@@ -210,18 +212,21 @@ PATIENCE_S = 30
 class Outcome:
     said: bytes = b""
     text: str = ""
-    last: Finished | Failed | Literal["aborted"] | None = None
+    last: Finished | Failed | Literal["aborted", "refused"] | None = None
 
 
 async def client(actor: EngineActor, rng: random.Random, outcome: Outcome) -> None:
-    """One utterance: waits for a slot, speaks and listens, then finishes, aborts, or just stops."""
-    await trio.sleep(rng.expovariate(1))
-    while True:
+    """One utterance: gets a slot, speaks and listens, then finishes, aborts, or just stops."""
+    for _ in range(300):
+        await trio.sleep(rng.expovariate(1))
         try:
             stream = actor.open(SPEC)
             break
         except EngineError:
-            await trio.sleep(rng.expovariate(1))
+            continue
+    else:  # the engine dies as soon as it is ready, each time
+        outcome.last = "refused"
+        return
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen, stream, outcome)
         for _ in range(rng.randrange(12)):
@@ -268,7 +273,7 @@ async def storm(seed: int) -> list[Outcome]:
             async with trio.open_nursery() as clients:
                 for number, outcome in enumerate(outcomes):
                     clients.start_soon(client, actor, random.Random(f"{seed}/{number}"), outcome)
-            await trio.sleep(limits.ENGINE_RELEASE_S)
+            await trio.sleep(limits.ENGINE_RELEASE_S + 1)
             assert actor.statistics().slots_taken == 0
             nursery.cancel_scope.cancel()
     statistics = actor.statistics()
@@ -285,7 +290,7 @@ def check(outcome: Outcome) -> None:
             assert transcript(outcome.said).startswith(outcome.text)
             assert outcome.last.reason_code in {"scripted", "engine_lost", "engine_stream_lost"}
         case _:
-            assert outcome.last == "aborted"
+            assert outcome.last in {"aborted", "refused"}
             assert transcript(outcome.said).startswith(outcome.text)
 
 
@@ -296,7 +301,7 @@ def seeded_scheduler(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return run._r.seed
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(6))
 def test_p11_every_stream_has_one_end_whatever_the_engine_does(
     block: int, seeded_scheduler: Callable[[int], None]
 ) -> None:

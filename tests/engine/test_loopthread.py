@@ -227,7 +227,7 @@ async def test_cancel_stops_main_and_waits_for_it() -> None:
         try:
             await forever()
         finally:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # noqa: ASYNC102
             cleaned_up = True
 
     with trio.fail_after(LIMIT_S), trio.move_on_after(0.05) as scope:
@@ -318,8 +318,8 @@ class Stubborn:
             self._thread.to_trio(self._hear)
             try:
                 await asyncio.sleep(0.001)
-            except asyncio.CancelledError:
-                continue
+            except asyncio.CancelledError:  # noqa: ASYNC103
+                continue  # noqa: ASYNC104
         self.ended.set()
 
     def _hear(self) -> None:
@@ -373,19 +373,42 @@ class Host:
 
 async def test_a_stream_aborted_before_its_first_step_is_released_once() -> None:
     host = Host(Scripted())
+    all_posted = threading.Event()
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(host.run)
+            host.backend.thread.to_loop(all_posted.wait)
             for _ in range(100):
                 stream = host.open()
                 stream.feed(speech(0.1))
                 stream.abort()
                 stream.abort()
+            all_posted.set()
             await until(lambda: len(host.events) >= 100)
             await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
 
     assert host.events == [Released()] * 100
+
+
+async def test_a_stream_aborted_at_any_step_is_released_once_and_last() -> None:
+    host = Host(Scripted())
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(host.run)
+            for tick in range(100):
+                host.events.clear()
+                stream = host.open()
+                stream.feed(speech(1))
+                stream.finish()
+                for _ in range(tick // 10):
+                    await trio.lowlevel.checkpoint()
+                stream.abort()
+                await until(lambda: Released() in host.events)
+                stream.abort()
+                await trio.lowlevel.checkpoint()
+                assert host.events.index(Released()) == len(host.events) - 1
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_stream_that_raises_fails_alone() -> None:
@@ -428,8 +451,8 @@ async def test_a_stream_that_does_not_end_keeps_no_dead_engine_alive(
             serving.set()
             try:
                 await forever()
-            except asyncio.CancelledError:
-                await forever()
+            except asyncio.CancelledError:  # noqa: ASYNC103
+                await forever()  # noqa: ASYNC102
 
         async def stop(self) -> None:
             self.stopped = True
@@ -444,7 +467,28 @@ async def test_a_stream_that_does_not_end_keeps_no_dead_engine_alive(
     assert engine.stopped
 
 
-async def test_no_stream_begins_in_an_engine_that_stops() -> None:
+async def test_an_engine_that_blocks_when_it_stops_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "ENGINE_STOP_S", 0.05)
+    scripted = Scripted()
+    backend = scripted.hosted()
+    let_go = threading.Event()
+
+    async def stop() -> None:
+        let_go.wait()
+
+    monkeypatch.setattr(backend.engine, "stop", stop)
+    with structlog.testing.capture_logs() as logs, trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: backend.run(task_status=task_status))
+            scripted.kill()
+    assert [entry["event"] for entry in logs] == ["loopthread.left_behind"]
+    let_go.set()
+    await until(lambda: engine_threads() == 0)
+
+
+async def test_no_stream_begins_in_an_engine_that_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted = Scripted()
     backend = scripted.hosted()
     stopping, go_on = threading.Event(), threading.Event()
@@ -454,7 +498,7 @@ async def test_no_stream_begins_in_an_engine_that_stops() -> None:
         while not go_on.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
-    backend.engine.stop = stop  # type: ignore[method-assign]
+    monkeypatch.setattr(backend.engine, "stop", stop)
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: backend.run(task_status=task_status))
@@ -476,7 +520,7 @@ async def test_an_engine_that_cannot_start_says_why() -> None:
             pytest.RaisesExc(ScriptedError, match="start 1 fails"), flatten_subgroups=True
         ),
     ):
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112
             await nursery.start(lambda task_status: backend.run(task_status=task_status))
 
 

@@ -41,6 +41,7 @@ async def run(bridge: Bridge, drain: Drain, grace: float) -> None:
     """Wait for the drain, let utterances finish, close."""
     await drain.wait()
     await bridge.tell(StopStarts())
+    grace = min(grace, (drain.deadline - trio.current_time()) / 2)  # a short drain is shared out
     with trio.move_on_at(drain.deadline - grace):
         await bridge.quiet()
     await bridge.wind_down(Close.DRAINING, grace)

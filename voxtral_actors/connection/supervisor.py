@@ -22,7 +22,7 @@ from voxtral_actors.connection import drain, duration, idle, limiter, reader, wr
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
-from voxtral_actors.connection.transport import CLIENT_LEFT, Transport
+from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport
 from voxtral_actors.connection.wiring import open_wiring
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.groups import describe
@@ -121,8 +121,14 @@ async def serve(
 def _outcome(closes: list[Close], transport: Transport) -> Outcome:
     if closes:
         return Outcome(_KINDS.get(closes[0], Kind.NORMAL), closes[0].spec.slug, closes[0])
+    return departed(transport)
+
+
+def departed(transport: Transport) -> Outcome:
+    """The outcome of a connection whose socket is gone without a Close of ours."""
     departure = transport.departure
-    return Outcome(Kind.NORMAL if departure == CLIENT_LEFT else Kind.CLIENT_FAULT, departure)
+    kinds = {CLIENT_LEFT: Kind.NORMAL, SERVER_STOPPED: Kind.SHUTDOWN}
+    return Outcome(kinds.get(departure, Kind.CLIENT_FAULT), departure)
 
 
 async def _last_words(transport: Transport, session: Session, closes: list[Close]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 CLIENT_LEFT: Final = "client_left"
+SERVER_STOPPED: Final = "server_stopped"
 
 
 class Disconnected(Exception):
@@ -20,7 +21,9 @@ class Transport(Protocol):
 
     @property
     def departure(self) -> str:
-        """Why the client is gone, as a slug: `client_left` unless the socket was cut for cause."""
+        """Why the client is gone, as a slug: `client_left` unless the socket was cut for cause, or
+        `server_stopped`.
+        """
 
     async def receive(self) -> str | bytes:
         """The next message: text as str, binary as bytes (an empty one is empty bytes).

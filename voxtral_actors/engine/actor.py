@@ -14,7 +14,7 @@ stream in the same slot.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import attrs
@@ -31,6 +31,7 @@ from voxtral_actors.engine.port import (
     EngineUnavailableError,
     Failed,
     Finished,
+    Measured,
     Released,
     StreamSpec,
 )
@@ -127,6 +128,10 @@ class EngineActor:
             starts=self._starts,
             deaths=self._deaths,
         )
+
+    def figures(self) -> Mapping[str, float]:
+        """What the backend of this life measures itself; nothing while none is ready."""
+        return self._backend.figures() if isinstance(self._backend, Measured) else {}
 
     # --- The backend's side ------------------------------------------------------------------
 

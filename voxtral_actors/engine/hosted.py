@@ -164,14 +164,16 @@ class HostedBackend:
             info = await self.engine.start()
             self.thread.to_trio(started, info)
             await self.engine.wait_dead()
-        finally:
+        finally:  # awaits in it, and is bounded from outside by `_limit_end` and the loop thread
             self.ending = True
             self.thread.to_trio(self._limit_end)
             for task in self._tasks:
                 task.cancel("the engine stops")
             if self._tasks:  # half of the time for them, the rest for the engine
-                await asyncio.wait(self._tasks, timeout=limits.ENGINE_STOP_S / 2)
-            await self.engine.stop()
+                await asyncio.wait(  # noqa: ASYNC102
+                    self._tasks, timeout=limits.ENGINE_STOP_S / 2
+                )
+            await self.engine.stop()  # noqa: ASYNC102
 
     def _limit_end(self) -> None:
         """In trio: a dead engine that cannot even end must not pass for one that serves."""

@@ -133,7 +133,8 @@ class LoopThread:
         except Exception:
             raise
         except BaseException as error:  # in trio it would be the end of the whole server
-            raise LoopEndedError(f"the loop was ended by {type(error).__name__}") from error
+            ended = LoopEndedError(f"the loop was ended by {type(error).__name__}")
+            raise ended from error  # noqa: ASYNC104
 
     async def _supervise(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._main = asyncio.ensure_future(main())
@@ -141,6 +142,6 @@ class LoopThread:
             self._main.cancel()
         try:
             await self._main
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # noqa: ASYNC103 - this is where it was asked for
             if not self._stopping:
                 raise

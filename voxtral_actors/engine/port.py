@@ -22,8 +22,8 @@ time. Audio is PCM16 little endian, one channel, always a whole number of sample
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import attrs
 import trio
@@ -177,3 +177,11 @@ class Backend(Protocol):
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> BackendStream:
         """Start a stream; called only between `started` and the end of `run`."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A backend that has figures of its own for `/metrics`."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Name -> value; the name of a count that only grows ends in `_total`."""

@@ -46,10 +46,10 @@ class Figures:
         """Name -> value; the KV cache usage is that of the fullest rank."""
         ranks = list(self.ranks.values())
         return {
-            "frames": self.frames,
-            "steps": sum(rank.steps for rank in ranks),
-            "requests_running": sum(rank.running for rank in ranks),
-            "requests_waiting": sum(rank.waiting for rank in ranks),
-            "requests_preempted": sum(rank.preempted for rank in ranks),
-            "kv_cache_usage": max((rank.kv_cache_usage for rank in ranks), default=0.0),
+            "vllm_frames_total": self.frames,
+            "vllm_steps_total": sum(rank.steps for rank in ranks),
+            "vllm_requests_running": sum(rank.running for rank in ranks),
+            "vllm_requests_waiting": sum(rank.waiting for rank in ranks),
+            "vllm_preemptions_total": sum(rank.preempted for rank in ranks),
+            "vllm_kv_cache_usage": max((rank.kv_cache_usage for rank in ranks), default=0.0),
         }

@@ -160,7 +160,7 @@ def tokenizer_facts(tokenizer: Any) -> tuple[Layout, Callable[[int], bytes]]:
     left, right = encoder.get_padding_audio()
 
     def samples(ms: float) -> int:
-        return round(config.sampling_rate * ms / 1000)
+        return round(limits.SAMPLE_RATE * ms / 1000)
 
     layout = Layout(
         step=config.raw_audio_length_per_tok,

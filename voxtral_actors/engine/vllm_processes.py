@@ -1,7 +1,7 @@
 """The processes that vLLM starts, and how none of them outlives its engine.
 
 vLLM's constructor blocks for minutes and cannot be stopped, and its processes are not daemons, so
-Python would wait for them at exit. It runs in a thread of its own here. Whoever does not want its
+Python would wait for them at exit. So it runs in a thread of its own, and whoever does not want its
 result any more kills its processes, and it fails.
 """
 
@@ -13,9 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-import psutil
 import structlog
 
 from voxtral_actors.limits import VLLM_KILL_S
@@ -30,11 +29,13 @@ class Brood:
 
     def __init__(self) -> None:
         self._before = {child.pid for child in multiprocessing.active_children()}
-        self._seen: dict[int, psutil.Process] = {}
+        self._seen: dict[int, Any] = {}
 
-    def look(self) -> list[psutil.Process]:
-        """Those that are alive. Called while all is well it remembers the descendants, which
-        nobody finds any more once the process between has died."""
+    def look(self) -> list[Any]:
+        """Those that are alive, as `psutil.Process`. Called while all is well it remembers the
+        descendants, which nobody finds any more once the process between has died."""
+        import psutil
+
         for child in multiprocessing.active_children():
             if child.pid is not None and child.pid not in self._before:
                 with suppress(psutil.NoSuchProcess):
@@ -45,6 +46,8 @@ class Brood:
 
     def kill(self, patience_s: float = VLLM_KILL_S) -> None:
         """Kill all of them and wait until they are gone. Blocks."""
+        import psutil
+
         deadline = time.monotonic() + patience_s
         while alive := self.look():
             for process in alive:
@@ -57,14 +60,16 @@ class Brood:
             time.sleep(0.02)
 
 
-def _alive(process: psutil.Process) -> bool:
+def _alive(process: Any) -> bool:
+    import psutil
+
     with suppress(psutil.NoSuchProcess):
         # `is_running` tells the process from another one that got its number.
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
-class Worker:
+class Worker(Generic[T]):
     """One blocking call in a daemon thread, awaited in the loop."""
 
     def __init__(self, work: Callable[[], T], name: str) -> None:

@@ -109,7 +109,7 @@ class VllmEngine:
     # --- Life --------------------------------------------------------------------------------
 
     async def start(self) -> EngineInfo:
-        self._brood = Brood()
+        brood = self._brood = Brood()
         log.info("vllm.starting", model=str(self.folder))
         loading = Worker(
             lambda: vllm_library.load(self.settings, self.folder, self.figures), "vllm-start"
@@ -118,10 +118,10 @@ class VllmEngine:
             self.vllm = await loading.result
         except asyncio.CancelledError:
             # What cannot be stopped is left to a thread that takes its processes away.
-            Worker(lambda: kill_until_over(self._brood, loading.thread), "vllm-start-stop")
+            Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
             raise
         await self.vllm.llm.get_supported_tasks()  # proves that the engine answers
-        self._brood.look()
+        brood.look()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
         return EngineInfo(

@@ -87,7 +87,8 @@ async def run(
             await _drain(service)
             # The last Close frames are on their way: cutting now could reset them away.
             listener.stop_accepting()
-            inner.cancel_scope.deadline = trio.current_time() + limits.CLOSE_HANDSHAKE_S
+            linger = min(limits.CLOSE_HANDSHAKE_S, settings.drain_timeout_s / 4)
+            inner.cancel_scope.deadline = trio.current_time() + linger
         outer.cancel_scope.cancel(reason="the server stops")
     log.info("server.stopped")
 

@@ -66,6 +66,9 @@ class ServiceCollector(Collector):
         yield _counter("engine_events_dropped", "Events of dead streams.", engine.events_dropped)
         yield _counter("engine_starts", "Times the engine became ready.", engine.starts)
         yield _counter("engine_deaths", "Times the engine failed or died.", engine.deaths)
+        for name, value in service.engine.figures().items():
+            make = _counter if name.endswith("_total") else _gauge
+            yield make(f"engine_{name}", "Told by the engine itself, for this life.", value)
 
 
 def process_registry() -> CollectorRegistry:

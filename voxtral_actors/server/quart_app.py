@@ -20,8 +20,8 @@ from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from voxtral_actors.connection import supervisor
-from voxtral_actors.connection.supervisor import Kind, Outcome
-from voxtral_actors.connection.transport import CLIENT_LEFT
+from voxtral_actors.connection.supervisor import Outcome
+from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED
 from voxtral_actors.limits import MAX_HTTP_BODY_BYTES
 from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import encode
@@ -46,7 +46,10 @@ class QuartTransport:
 
     @property
     def departure(self) -> str:
-        return self._wire.fault or CLIENT_LEFT
+        ending = self._wire.ending
+        if ending is None or not (ending.is_fault or ending == SERVER_STOPPED):
+            return CLIENT_LEFT
+        return ending
 
     async def receive(self) -> str | bytes:
         frame: str | bytes | None = await self._websocket.receive()
@@ -124,7 +127,7 @@ def _recorded(
     try:
         yield outcomes
     finally:
-        outcome = outcomes[0] if outcomes else Outcome(Kind.NORMAL, transport.departure)
+        outcome = outcomes[0] if outcomes else supervisor.departed(transport)
         service.outcomes[outcome.kind.value, outcome.reason] += 1
         log.info(
             "connection.ended",

@@ -100,6 +100,13 @@ class WebSocket(WSStream):
         if closing:
             self._guard.close_sent()
 
+    async def _send_pings(self) -> None:
+        # A first ping at once, as hypercorn has it, only crosses what the client says first.
+        interval = self.config.websocket_ping_interval
+        while interval and not self.closed:
+            await trio.sleep(interval)
+            await self._send_wsproto_event(Ping())
+
     async def _handle_events(self) -> None:
         for event in self.connection.events():
             if isinstance(event, CloseConnection):

@@ -1,0 +1,42 @@
+"""Fixtures of the tests that run vLLM itself; where it is not installed, there are no such tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.vllm import tiny_model
+from tests.vllm.vllm_harness import SharedVllm, settings
+from voxtral_actors.engine import modelfolder
+
+collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny model, complete in the eyes of the server."""
+    folder = tiny_model.make(tmp_path_factory.mktemp("model") / "tiny")
+    modelfolder.adopt(settings(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def session_vllm(model: Path) -> Iterator[SharedVllm]:
+    shared = SharedVllm(model)
+    yield shared
+    shared.stop()
+
+
+@pytest.fixture
+def shared(session_vllm: SharedVllm) -> SharedVllm:
+    """The engine that the tests share; it is running."""
+    return session_vllm.start()
+
+
+@pytest.fixture
+def nobody_else(session_vllm: SharedVllm) -> None:
+    """For a test that starts an engine of its own: two cores carry one at a time."""
+    session_vllm.stop()

@@ -1,0 +1,140 @@
+"""The same tokens and the same text as vLLM's own realtime server, on the same engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.vllm import sounds, vllm_reference
+from tests.vllm.vllm_harness import SharedVllm
+from voxtral_actors.engine.hosted import AudioSource
+from voxtral_actors.engine.port import EngineEvent, Finished, Progress, StreamSpec, Text
+from voxtral_actors.engine.vllm_session import Session
+
+INPUTS = sounds.inputs()
+CHUNKS = (640, 2560, 10_002, 10**7)
+"""20 ms, 80 ms, an odd 313 ms, all at once."""
+
+
+class Ours:
+    """One stream of our engine, with its tokens."""
+
+    def __init__(self, shared: SharedVllm, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._engine = shared.engine
+        self.tokens: dict[str, list[int]] = {}
+        step = Session.step
+
+        async def recorded(session: Session, frame: object) -> int:
+            token = await step(session, frame)
+            self.tokens.setdefault(session._request_id, []).append(token)
+            return token
+
+        monkeypatch.setattr(Session, "step", recorded)
+
+    async def hear(self, pcm: bytes, chunk_bytes: int) -> tuple[list[int], list[EngineEvent]]:
+        audio, events = AudioSource(), list[EngineEvent]()
+        for start in range(0, len(pcm), chunk_bytes):
+            audio.put(pcm[start : start + chunk_bytes])
+        audio.finish()
+        await self._engine.transcribe(StreamSpec("test"), audio, events.append)
+        return self.tokens.pop(f"stream-{self._engine._streams}"), events
+
+
+@pytest.fixture
+def ours(shared: SharedVllm, monkeypatch: pytest.MonkeyPatch) -> Ours:
+    return Ours(shared, monkeypatch)
+
+
+def test_token_ids_and_text_are_those_of_vllms_own_server(shared: SharedVllm, ours: Ours) -> None:
+    async def compare() -> tuple[dict[str, str], set[int]]:
+        different, seen = {}, set[int]()
+        for number, (name, pcm) in enumerate(INPUTS.items()):
+            chunk = CHUNKS[number % len(CHUNKS)]
+            theirs = await vllm_reference.transcribe(shared.engine.vllm.llm, pcm, chunk)
+            tokens, events = await ours.hear(pcm, CHUNKS[(number + 1) % len(CHUNKS)])
+            text = "".join(event.text for event in events if isinstance(event, Text))
+            if (tokens, text) != (theirs.tokens, theirs.text):
+                different[name] = f"{tokens}\n{theirs.tokens}\n{text!r}\n{theirs.text!r}"
+            seen |= set(tokens)
+        return different, seen
+
+    different, seen = shared.call(compare, timeout_s=300)
+
+    assert different == {}
+    # Else the model answers the same to everything, and equality says nothing.
+    assert len(seen) >= 20
+
+
+def test_a_delta_only_when_there_is_text(shared: SharedVllm, ours: Ours) -> None:
+    pcm = INPUTS["speech-6.11s"]
+
+    async def compare() -> tuple[list[EngineEvent], int]:
+        theirs = await vllm_reference.transcribe(shared.engine.vllm.llm, pcm, 2560)
+        return (await ours.hear(pcm, 2560))[1], theirs.deltas
+
+    events, their_deltas = shared.call(compare)
+
+    texts = [event for event in events if isinstance(event, Text)]
+    assert all(event.text for event in texts)
+    assert len(texts) < their_deltas == len(events) - 1
+
+
+@pytest.mark.parametrize("name", ["silence-0.9s", "speech-2.7s"])
+def test_positions_count_the_clients_samples_and_no_padding(
+    shared: SharedVllm, ours: Ours, name: str
+) -> None:
+    pcm = INPUTS[name]
+    _, events = shared.call(lambda: ours.hear(pcm, 2560))
+
+    *steps, last = events
+    positions = [event.consumed for event in steps if isinstance(event, Text | Progress)]
+    assert positions == sorted(positions)
+    assert len(positions) == len(steps)
+    assert positions[-1] == len(pcm) // 2
+    layout = shared.engine.vllm.layout
+    assert isinstance(last, Finished)
+    assert last == Finished(len(pcm) // 2, len(layout.prefix) + len(steps) - 1, len(steps))
+
+
+def test_float32_audio_makes_other_tokens_now_and_then(shared: SharedVllm, ours: Ours) -> None:
+    """Why the audio is cast to the model's type: else the tokens are not those of vLLM's server.
+
+    How many differ is printed; the model here has random weights, so it says nothing about words.
+    """
+    import torch
+
+    from voxtral_actors.engine import vllm_library
+
+    make: Callable[..., object] = vllm_library.input_maker(torch.float32)
+
+    async def compare() -> tuple[int, int]:
+        differing = total = 0
+        for name in ("speech-6.11s", "sweep-up-6.11s", "noise-6.11s", "warble-6.11s"):
+            as_shipped, _ = await ours.hear(INPUTS[name], 2560)
+            session = Session(
+                shared.engine.vllm.llm, f"float-{name}", shared.engine.vllm.params, None
+            )
+            tokens = list(shared.engine.vllm.layout.prefix)
+            exact = []
+            from voxtral_actors.engine.vllm_frames import FrameCutter
+
+            cutter = FrameCutter(shared.engine.vllm.layout)
+            cutter.feed(INPUTS[name])
+            cutter.finish()
+            for number, frame in enumerate(cutter.frames()):
+                tokens = [await session.step(make(f"{name}.{number}", tokens, frame.pcm))]
+                exact += tokens
+            await session.finish()
+            await session.close()
+            ours.tokens.clear()
+            total += len(exact)
+            differing += sum(a != b for a, b in zip(exact, as_shipped, strict=True))
+        return differing, total
+
+    differing, total = shared.call(compare)
+    print(f"float32 audio: {differing} of {total} tokens differ")
+    assert total > 300
+    await_nothing = asyncio.Event
+    assert await_nothing

@@ -1,0 +1,140 @@
+"""One vLLM for many tests, and what they ask of it.
+
+A start takes most of a minute on two cores, so the tests share one engine. `SharedVllm` holds it in
+an asyncio loop in a thread of its own. A test that is about streams gets a `Visitor`: a backend
+like any other, except that its life begins and ends without the engine's. What a test asks of vLLM
+itself it runs in the loop, with `call`.
+
+A test that needs an engine's whole life starts one of its own, after `SharedVllm.stop`: two cores
+carry one engine at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import trio
+
+from voxtral_actors.engine.hosted import HostedBackend
+from voxtral_actors.engine.loopthread import LoopThread
+from voxtral_actors.engine.port import EngineInfo
+from voxtral_actors.engine.vllm_realtime import VllmEngine
+from voxtral_actors.settings import Settings, load
+
+T = TypeVar("T")
+
+START_S = 300
+"""Longer than any start on a machine that is worth testing on."""
+
+SETTINGS = {
+    "VOXTRAL_API_KEY": "open-sesame-for-tests",
+    "MAX_CONCURRENT_CONNECTIONS": "32",
+    "VOXTRAL_ENGINE": "vllm",
+    "VOXTRAL_TRANSCRIPTION_DELAY_MS": "480",
+    "VLLM_ENFORCE_EAGER": "true",
+    "VLLM_MAX_MODEL_LEN": "4096",
+    "VLLM_MAX_NUM_SEQS": "16",
+    "VLLM_ENGINE_ARGS": '{"dtype": "bfloat16"}',
+}
+KV_CACHE_GB = "1"
+
+
+def settings(folder: Path, **env: str) -> Settings:
+    """Settings for the tiny model in `folder` on a CPU."""
+    # The CPU build has this variable in place of VLLM_GPU_MEMORY_UTILIZATION.
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = KV_CACHE_GB
+    return load({**SETTINGS, "VOXTRAL_MODEL_DIR": str(folder), **env})
+
+
+class SharedVllm:
+    """The engine of the whole test session; started when it is first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> SharedVllm:
+        if self._thread is None:
+            self._over = threading.Event()
+            self._started = threading.Event()
+            self._error: BaseException | None = None
+            self._thread = threading.Thread(target=self._host, name="shared-vllm", daemon=True)
+            self._thread.start()
+            assert self._started.wait(START_S), "vLLM did not start"
+            if self._error is not None:
+                raise self._error
+        return self
+
+    def stop(self) -> None:
+        """A second call, and one before any start, does nothing."""
+        if self._thread is not None:
+            self._over.set()
+            self._thread.join(30)
+            assert not self._thread.is_alive(), "vLLM did not stop"
+            self._thread = None
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]], timeout_s: float = 120) -> T:
+        """Run a coroutine in the engine's loop and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(make(), self.loop).result(timeout_s)
+
+    def _host(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except Exception as error:  # told in the thread that waits
+            self._error = error
+            self._started.set()
+
+    async def _live(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.engine = VllmEngine(settings(self._folder))
+        try:
+            self.info = await self.engine.start()
+            self._started.set()
+            while not self._over.is_set():
+                await asyncio.sleep(0.05)
+        finally:
+            await self.engine.stop()
+
+
+class _Crossing(LoopThread):
+    """The crossings of a loop thread, to a loop that somebody else runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._token = trio.lowlevel.current_trio_token()
+
+    def to_loop(self, callback: Callable[..., object], *args: Any) -> None:
+        self._loop.call_soon_threadsafe(callback, *args)
+
+    def to_trio(self, callback: Callable[..., object], *args: Any) -> None:
+        self._token.run_sync_soon(callback, *args)
+
+
+class Visitor(HostedBackend):
+    """The shared engine as a backend with a life of its own: its streams end with it."""
+
+    def __init__(self, shared: SharedVllm, slots: int) -> None:
+        self.engine = shared.engine
+        self.thread = _Crossing(shared.loop)
+        self.info = attrs.evolve(shared.info, slots=slots)
+        self._tasks = set()
+        self._shared = shared
+
+    async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
+        task_status.started(self.info)
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._shared.call, self._end_streams)
+
+    async def _end_streams(self) -> None:
+        for task in self._tasks:
+            task.cancel("the visitor leaves")
+        await asyncio.gather(*self._tasks, return_exceptions=True)
