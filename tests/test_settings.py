@@ -51,6 +51,8 @@ DEFAULTS = {
     "VLLM_DATA_PARALLEL_SIZE": "1",
     "VLLM_DATA_PARALLEL_BACKEND": "mp",
     "VLLM_COMPILATION_CONFIG": "",
+    "VLLM_ENGINE_ARGS": "",
+    "VOXTRAL_FLAT_SESSIONS": "true",
 }
 VARIABLES = [field.metadata["env"] for field in attrs.fields(Settings)]
 
@@ -117,6 +119,26 @@ def test_the_clients_see_the_served_name_or_else_the_models_id() -> None:
     assert load(REQUIRED | {"VOXTRAL_SERVED_MODEL_NAME": "ears"}).model_name == "ears"
 
 
+def test_a_command_that_serves_nobody_needs_no_key() -> None:
+    settings = load(
+        {"VOXTRAL_MODEL_DIR": "/srv/voxtral", **dict.fromkeys(REQUIRED, "")}, serving=False
+    )
+
+    assert (settings.api_keys, settings.max_connections) == ((), 0)
+    assert settings.model_dir == "/srv/voxtral"
+    assert load(REQUIRED, serving=False) == load(REQUIRED)
+
+
+def test_p18_a_command_that_serves_nobody_refuses_wrong_settings_too() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"VOXTRAL_MODEL_DIRR": "/srv", "MAX_CONCURRENT_CONNECTIONS": "x"}, serving=False)
+
+    assert [problem.split()[0] for problem in caught.value.problems] == [
+        "MAX_CONCURRENT_CONNECTIONS",
+        "VOXTRAL_MODEL_DIRR",
+    ]
+
+
 def test_secrets_are_the_keys_and_the_hub_token() -> None:
     settings = load(REQUIRED | {"VOXTRAL_API_KEY": "a,b", "HF_TOKEN": "c"})
 
@@ -136,6 +158,7 @@ def test_secrets_are_the_keys_and_the_hub_token() -> None:
         ("WS_ALLOWED_ORIGINS", "app://-", "allowed_origins", ("app://-",)),
         ("VOXTRAL_ENGINE", "sphinx", "engine", "sphinx"),
         ("WS_IDLE_TIMEOUT_S", "1e3", "idle_timeout_s", 1000.0),
+        ("HF_ENDPOINT", "http://[::1]:80/hub/", "hf_endpoint", "http://[::1]:80/hub/"),
     ],
 )
 def test_values_that_are_taken(name: str, text: str, field: str, value: object) -> None:
@@ -146,6 +169,7 @@ WHOLE_1 = "a whole number, 1 or more"
 WHOLE_0 = "a whole number, 0 or more"
 SECONDS = "a number of seconds, 0.001 or more"
 SECONDS_0 = "a number of seconds, 0 or more"
+ADDRESS = "an address that begins with http:// or https://"
 ORIGINS = "origins as scheme://host or scheme://host:port, or *, separated by commas"
 
 
@@ -171,6 +195,9 @@ ORIGINS = "origins as scheme://host or scheme://host:port, or *, separated by co
         ("WS_MESSAGE_WINDOW_SECONDS", "0", SECONDS),
         ("WS_MAX_BAD_MESSAGES", "-1", WHOLE_0),
         ("WS_MAX_MESSAGE_BYTES", "1023", "a whole number from 1024 to 67108864"),
+        ("HF_ENDPOINT", "huggingface.co", ADDRESS),
+        ("HF_ENDPOINT", "https://", ADDRESS),
+        ("HF_ENDPOINT", "https://a b", ADDRESS),
         ("WS_ALLOWED_ORIGINS", "example.com", ORIGINS),
         ("WS_ALLOWED_ORIGINS", "https://example.com/", ORIGINS),
         ("WS_ALLOWED_ORIGINS", "https://*.example.com", ORIGINS),
@@ -206,7 +233,7 @@ def test_p18_all_faults_come_at_once() -> None:
 
     assert str(caught.value) == (
         "VOXTRAL_API_KEY is a value that is not shown; allowed: one key or several, separated by"
-        " commas, none of them empty.\n"
+        " commas, none of them empty, in printable ASCII.\n"
         "MAX_CONCURRENT_CONNECTIONS is required; allowed: a whole number, 1 or more. Connections"
         " open at once; one more is refused.\n"
         "VOXTRAL_PORT is 'http'; allowed: a whole number from 0 to 65535.\n"

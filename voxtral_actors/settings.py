@@ -171,6 +171,9 @@ class Settings:
     compilation_config: kinds.JsonObject = setting(
         "VLLM_COMPILATION_CONFIG", "vLLM's compilation config; unset: vLLM's own.", dict
     )
+    flat_sessions: kinds.Flag = setting(
+        "VOXTRAL_FLAT_SESSIONS", "Keep steps of old streams fast, by a plugin in vLLM.", True
+    )
     engine_args: kinds.JsonObject = setting(
         "VLLM_ENGINE_ARGS", "Any other argument of vLLM's engine, by its Python name.", dict
     )

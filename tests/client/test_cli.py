@@ -24,7 +24,7 @@ from voxtral_actors.client.showing import Output, TerminalView, Transcript
 from voxtral_actors.limits import SAMPLE_RATE
 from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.commands import Append, Start
-from voxtral_actors.protocol.events import Delta
+from voxtral_actors.protocol.events import Delta, Error
 
 LIMIT_S = 20
 RUN = "import sys; from voxtral_actors.client import cli; getattr(cli, sys.argv.pop(1))()"

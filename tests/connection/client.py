@@ -107,7 +107,8 @@ class Client:
             self._transport.changed.unpark_all()
 
     def start(self, request_id: str) -> None:
-        self.alive[request_id] += not self._transport.gone
+        if not self._transport.gone:
+            self.alive[request_id] += 1
         self.say("input_audio_buffer.commit", request_id)
 
     def audio(self, pcm: bytes, request_id: str | None = None) -> None:

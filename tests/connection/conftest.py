@@ -1,4 +1,4 @@
-"""What every test of connections gets without asking: virtual time, no logs, and a check of the channels."""
+"""What every test of connections gets without asking: virtual time, no logs, closed channels."""
 
 from __future__ import annotations
 

@@ -112,12 +112,13 @@ class House:
         transport = FakeTransport()
         connection = Connection(transport.client, transport, self)
         settings = make_settings(**changes)
-        self.nursery.start_soon(connection.serve, self.engine, info, settings, self.drain)
+        arguments = self.engine, info, settings, self.drain
+        self.nursery.start_soon(connection.serve, *arguments)  # noqa: ASYNC113 - a test waits
         yield connection
         connection.client.leave()
         connection.client.read_again()
         await wait_all_tasks_blocked()
-        if transport.unread:  # reading is paused, so only the listener can tell that nobody is there
+        if transport.unread:  # reading is paused, so only the listener can tell
             connection.scope.cancel(reason="the socket is gone")
         outcome = await connection.ended()
         assert connection.may_break or outcome.kind is not Kind.BUG

@@ -1,4 +1,4 @@
-"""How far a connection has come: each stage brings one there, with a healthy or a hanging engine."""
+"""How far a connection can come: each stage brings one there, on a live engine."""
 
 from __future__ import annotations
 

@@ -96,10 +96,20 @@ async def test_p10_an_engine_cannot_use_audio_that_it_was_not_given() -> None:
     assert backlog.waiting_s == 5
 
 
-async def test_p11_an_engine_that_stands_still_at_the_end() -> None:
+async def test_p10_a_small_backlog_is_full_before_an_engine_counts_as_behind() -> None:
+    """Reading must not be paused without end for less audio than a healthy engine may keep."""
     async with connected(
-        Script(hang_after=FRAME), backpressure_timeout_s=30
+        Script(hang_after=0), max_audio_backlog_s=0.5, backpressure_timeout_s=30, idle_timeout_s=0
     ) as connection:
+        connection.client.utter("a", speech(3))
+        error = await connection.client.hear(events.Error, "a")
+        assert trio.current_time() == 30
+
+    assert error.reason_code == "audio_backlog_full"
+
+
+async def test_p11_an_engine_that_stands_still_at_the_end() -> None:
+    async with connected(Script(hang_after=FRAME), backpressure_timeout_s=30) as connection:
         client = connection.client
         client.start("a")
         client.audio(speech(0.5))

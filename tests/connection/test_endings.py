@@ -204,15 +204,18 @@ async def test_p5_everybody_leaves_at_once() -> None:
     async with house(Script(slots=50, step_s=0.08, release_after_s=0.3)) as here:
         async with trio.open_nursery() as nursery:
 
-            async def one(stage: Stage, *, leaves: bool) -> None:
+            async def one(stage: Stage, number: int) -> None:
                 async with here.connect(max_messages_per_window=0) as connection:
                     await stage(connection)
                     await trio.sleep_until(20)
-                    connection.client.leave() if leaves else connection.scope.cancel()
+                    if number % 3:
+                        connection.client.leave()
+                    else:
+                        connection.scope.cancel()
 
             for number in range(40):
                 stage = list(STAGES.values())[number % (len(STAGES) - 1)]
-                nursery.start_soon(lambda s=stage, n=number: one(s, leaves=n % 3 > 0))
+                nursery.start_soon(one, stage, number)
         await trio.sleep(0.5)
 
         assert here.engine.statistics().slots_taken == 0

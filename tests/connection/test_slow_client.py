@@ -95,10 +95,11 @@ async def test_p3_the_text_of_a_slow_client_does_not_count_against_the_engine() 
 
 @pytest.mark.parametrize("close", [Close.IDLE, Close.MAX_DURATION, Close.DRAINING])
 async def test_p3_no_timer_waits_for_a_client_that_does_not_read(close: Close) -> None:
-    timers = {"idle_timeout_s": 0.0, "max_duration_s": 0.0}
-    if close is not Close.DRAINING:
-        timers["idle_timeout_s" if close is Close.IDLE else "max_duration_s"] = 60
-    async with connected(write_deadline_s=10, **timers) as connection:
+    async with connected(
+        write_deadline_s=10,
+        idle_timeout_s=60 if close is Close.IDLE else 0,
+        max_duration_s=60 if close is Close.MAX_DURATION else 0,
+    ) as connection:
         await connection.client.hear(events.SessionCreated)
         connection.client.stop_reading()
         await trio.sleep(60)

@@ -84,7 +84,7 @@ async def test_p17_an_old_connection_delivers_its_last_text_first() -> None:
     assert outcome == Outcome(Kind.NORMAL, "max_duration", Close.MAX_DURATION)
     assert client.closed == (4003, "max_duration")
     assert client.the(events.Done, "a").text == transcript(speech(4))
-    assert client.the(events.Pong)
+    assert client.the(events.Pong) == events.Pong(SESSION, "r")
     assert client.slugs() == []
 
 
@@ -104,9 +104,7 @@ async def test_p11_at_the_end_of_the_grace_it_is_cancelled() -> None:
 
 
 async def test_without_a_grace_it_is_closed_at_once() -> None:
-    async with connected(
-        Script(hang_after=0), max_duration_s=60, close_grace_s=0
-    ) as connection:
+    async with connected(Script(hang_after=0), max_duration_s=60, close_grace_s=0) as connection:
         connection.client.start("a")
         await connection.ended()
         assert trio.current_time() == 60

@@ -13,8 +13,11 @@ from voxtral_actors.settings import Settings
 
 @pytest.fixture(scope="session")
 def _hub_session() -> Iterator[None]:
-    """The hub library's connections are closed when the last test that uses them is over."""
-    yield
+    """No proxy in between; its connections are closed when the last test of them is over."""
+    with pytest.MonkeyPatch.context() as context:
+        for name in ("NO_PROXY", "no_proxy"):
+            context.setenv(name, "localhost,127.0.0.1")
+        yield
     import huggingface_hub
 
     huggingface_hub.close_session()

@@ -132,7 +132,7 @@ class Part:
         self.consumed = 0
         self.finished = self.over = self.released = False
         self.aborted = False
-        """Told to abort; in the loop thread, where both are a cancellation, or that the engine stops."""
+        """Told to abort; in the loop thread perhaps only cancelled because the engine stops."""
         self._audio = bytearray()
 
     def feed(self, pcm: bytes) -> None:

@@ -36,9 +36,7 @@ from tests.engine.snapshot_harness import (
     held,
 )
 from voxtral_actors.engine import atomic, modelfolder
-from voxtral_actors.engine.modelfolder import (
-    local_snapshot,
-)
+from voxtral_actors.engine.modelfolder import local_snapshot
 from voxtral_actors.engine.patience import Progress
 from voxtral_actors.engine.snapshot import FetchCancelled, fetch, ready
 from voxtral_actors.settings import Settings

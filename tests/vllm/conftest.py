@@ -40,3 +40,17 @@ def shared(session_vllm: SharedVllm) -> SharedVllm:
 def nobody_else(session_vllm: SharedVllm) -> None:
     """For a test that starts an engine of its own: two cores carry one at a time."""
     session_vllm.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Warnings are errors where they are about this project; those of vLLM and torch are theirs."""
+    filters = pytest.mark.filterwarnings(
+        "ignore",
+        "error::Warning:voxtral_actors",
+        "error::pytest.PytestUnhandledThreadExceptionWarning",
+        "error::pytest.PytestUnraisableExceptionWarning",
+    )
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(filters)

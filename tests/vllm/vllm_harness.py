@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
+import psutil
 import trio
 
 from voxtral_actors.engine.hosted import HostedBackend
@@ -138,3 +139,14 @@ class Visitor(HostedBackend):
         for task in self._tasks:
             task.cancel("the visitor leaves")
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def engine_core(parent: int | None = None) -> int:
+    """The number of the one EngineCore process that a server process has started."""
+    children = psutil.Process(parent).children()
+    (found,) = (child.pid for child in children if "EngineCore" in " ".join(child.cmdline()))
+    return found
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}  # noqa: S108 - looks only

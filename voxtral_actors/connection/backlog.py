@@ -1,8 +1,8 @@
 """How much audio of one stream waits for the engine: what pauses the reader and betrays a stall.
 
-A stream is *behind* while more than a little audio waits, or while its tail is due. An engine that
-is behind and makes no progress for `patience` seconds has stalled; `deadline` is that moment. Audio
-is counted in samples, time in seconds of trio's clock.
+A stream is *behind* while more than a little audio waits, or too much, or its tail is due. An
+engine that is behind and makes no progress for `patience` seconds has stalled; `deadline` is that
+moment. Audio is counted in samples, time in seconds of trio's clock.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Backlog:
             await self._room.wait()
 
     def _look(self, *, progress: bool) -> None:
-        behind = self._finishing or self._fed - self._consumed >= _MIN_PENDING
+        behind = self._finishing or self.full or self._fed - self._consumed >= _MIN_PENDING
         if not behind:
             self._behind_since = math.inf
         elif progress or self._behind_since == math.inf:

@@ -149,7 +149,8 @@ class _Hub:
             case HfHubHTTPError():
                 return self._refusal(error.response)
             case HFValidationError():
-                return _trouble("not_found", f"VOXTRAL_MODEL_ID is not valid: {text}.")
+                form = "it has the form owner/name"
+                return _trouble("not_found", f"VOXTRAL_MODEL_ID is {self._model!r}: {form}.")
             case OfflineModeIsEnabled():
                 return _trouble("no_network", "HF_HUB_OFFLINE forbids to ask the model hub.")
             case httpx.InvalidURL() | httpx.UnsupportedProtocol():

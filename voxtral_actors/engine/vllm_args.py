@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from voxtral_actors.engine import vllm_plugin
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.settings import Settings
 
@@ -62,7 +63,10 @@ def engine_args(settings: Settings, folder: Path) -> dict[str, Any]:
         args["data_parallel_backend"] = settings.data_parallel_backend
     if settings.compilation_config:
         args["compilation_config"] = settings.compilation_config
-    return args | settings.engine_args
+    # The plugin finds its switch here; it is one key among others that the operator may want.
+    plugin = vllm_plugin.additional_config(on=settings.flat_sessions)
+    extra = settings.engine_args.get("additional_config") or {}
+    return args | settings.engine_args | {"additional_config": plugin | extra}
 
 
 def check(settings: Settings) -> None:

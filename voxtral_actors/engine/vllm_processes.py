@@ -1,4 +1,4 @@
-"""The processes that vLLM starts, and how none of them outlives its engine.
+"""The processes that vLLM starts, and how neither they nor their shared memory outlive the engine.
 
 vLLM's constructor blocks for minutes and cannot be stopped, and its processes are not daemons, so
 Python would wait for them at exit. So it runs in a thread of its own, and whoever does not want its
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import re
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -30,10 +34,17 @@ class Brood:
     def __init__(self) -> None:
         self._before = {child.pid for child in multiprocessing.active_children()}
         self._seen: dict[int, Any] = {}
+        self._memory: set[str] = set()
+
+    def remember(self) -> None:
+        """Called while all is well: look at what nobody finds any more once a process is dead, its
+        descendants and the names of the memory that they share."""
+        for process in self.look():
+            self._memory |= _shared_memory(process.pid)
+        self._memory -= _shared_memory(os.getpid())
 
     def look(self) -> list[Any]:
-        """Those that are alive, as `psutil.Process`. Called while all is well it remembers the
-        descendants, which nobody finds any more once the process between has died."""
+        """Those that are alive, as `psutil.Process`."""
         import psutil
 
         for child in multiprocessing.active_children():
@@ -45,7 +56,7 @@ class Brood:
         return [process for process in self._seen.values() if _alive(process)]
 
     def kill(self, patience_s: float = VLLM_KILL_S) -> None:
-        """Kill all of them and wait until they are gone. Blocks."""
+        """Kill all of them, wait until they are gone, and take away what they left. Blocks."""
         import psutil
 
         deadline = time.monotonic() + patience_s
@@ -58,6 +69,22 @@ class Brood:
                 log.error("vllm.processes_left", pids=[process.pid for process in alive])
                 return
             time.sleep(0.02)
+        for name in self._memory:
+            # Attaching and unlinking also tells Python's resource tracker.
+            with suppress(FileNotFoundError):
+                memory = SharedMemory(name)
+                memory.close()
+                memory.unlink()
+        self._memory.clear()
+
+
+def _shared_memory(pid: int) -> set[str]:
+    """Names of POSIX shared memory, as Python makes it, that a process has mapped."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+    except OSError:
+        return set()
+    return set(re.findall(r" /dev/shm/(psm_\w+)$", maps, re.MULTILINE))
 
 
 def _alive(process: Any) -> bool:

@@ -100,11 +100,17 @@ class VllmEngine:
         self.settings = settings
         self.folder = Path(settings.model_dir)
         self.figures = Figures()
-        self.vllm: vllm_library.Loaded
+        self._loaded: vllm_library.Loaded | None = None
         self._brood: Brood | None = None
         self._streams = 0
         self._open: dict[str, Session] = {}
         self._load: Counter[int] = Counter()  # copy of the model -> its open streams
+
+    @property
+    def vllm(self) -> vllm_library.Loaded:
+        """From the end of `start` to `stop`, which is when there are streams."""
+        assert self._loaded is not None  # noqa: S101 - a bug of ours
+        return self._loaded
 
     # --- Life --------------------------------------------------------------------------------
 
@@ -115,13 +121,13 @@ class VllmEngine:
             lambda: vllm_library.load(self.settings, self.folder, self.figures), "vllm-start"
         )
         try:
-            self.vllm = await loading.result
+            self._loaded = await loading.result
         except asyncio.CancelledError:
             # What cannot be stopped is left to a thread that takes its processes away.
             Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
             raise
         await self.vllm.llm.get_supported_tasks()  # proves that the engine answers
-        brood.look()
+        brood.remember()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
         return EngineInfo(
@@ -161,12 +167,14 @@ class VllmEngine:
         brood = self._brood
         if brood is None:
             return
-        llm = self.vllm.llm if hasattr(self, "vllm") else None
+        vllm = [] if self._loaded is None else [self._loaded]
+        self._loaded = None
 
         def shut_down() -> None:
             try:
-                if llm is not None:
-                    llm.shutdown(timeout=limits.VLLM_STOP_S)
+                # The last reference goes here: at the exit of Python its finaliser would fail.
+                while vllm:
+                    vllm.pop().llm.shutdown(timeout=limits.VLLM_STOP_S)
             finally:
                 brood.kill(limits.VLLM_KILL_S)
 

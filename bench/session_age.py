@@ -1,0 +1,243 @@
+"""How long a step of a session takes by the session's age, with and without the plugin in vLLM.
+
+    python bench/session_age.py MODEL_FOLDER
+
+For each way of running the model (the worker a process of its own, or in the engine's process) the
+engine is started with the plugin and without it. One session then hears 80 ms of audio at a time,
+as fast as the engine answers, and each answer is timed at the engine's own stream interface, in the
+loop's thread: the server's WebSocket is not part of it. Then several sessions hear ten minutes each
+at the same time, as fast as they can: they are faster than live if it takes less than ten minutes.
+
+It prints a table and writes `bench/results/session_age.json`. The model may be the tiny one that
+`tests/vllm/tiny_model.py` makes: what grows with age here is bookkeeping, not arithmetic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from voxtral_actors import settings
+from voxtral_actors.engine.hosted import AudioSource
+from voxtral_actors.engine.port import EngineEvent, Failed, Progress, StreamSpec, Text
+from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
+
+RESULTS = Path(__file__).parent / "results" / "session_age.json"
+STEP_S = 0.08
+AGES_S = (30, 60, 120, 180, 240, 300)
+AROUND_S = 3.0
+"""A figure is the median over the steps within so much before and after the age."""
+
+EXECUTORS = {
+    "worker process": "mp",  # what vLLM does on a CPU, and for tensor parallel on GPUs
+    "in process": "uni",  # what vLLM does on one GPU
+}
+
+
+@attrs.frozen
+class Case:
+    executor: str
+    plugin: bool
+
+
+def conf(folder: str, case: Case) -> settings.Settings:
+    return settings.load(
+        {
+            "VOXTRAL_API_KEY": "bench-only",
+            "MAX_CONCURRENT_CONNECTIONS": "8",
+            "VOXTRAL_ENGINE": "vllm",
+            "VOXTRAL_MODEL_DIR": folder,
+            "VOXTRAL_LOG_LEVEL": "warning",
+            "VOXTRAL_FLAT_SESSIONS": "true" if case.plugin else "false",
+            "VLLM_MAX_MODEL_LEN": "8192",
+            "VLLM_MAX_NUM_SEQS": "8",
+            "VLLM_ENFORCE_EAGER": "true",
+            "VLLM_ENGINE_ARGS": json.dumps(
+                {
+                    "dtype": "bfloat16",
+                    "distributed_executor_backend": EXECUTORS[case.executor],
+                }
+            ),
+        }
+    )
+
+
+def tone(seconds: float) -> Iterator[bytes]:
+    """Chunks of one step each: a chirp, so that no frame is like another."""
+    from array import array
+    from math import sin
+
+    samples = round(SAMPLE_RATE * STEP_S)
+    for step in range(round(seconds / STEP_S)):
+        at = range(step * samples, (step + 1) * samples)
+        yield array("h", (round(9000 * sin(i * (0.02 + i * 1e-8))) for i in at)).tobytes()
+
+
+class Listener:
+    """One session: audio goes in step by step, each step when the last one has been answered."""
+
+    def __init__(self, engine: Any, label: str) -> None:
+        self._audio = AudioSource()
+        self._events: asyncio.Queue[EngineEvent] = asyncio.Queue()
+        self._consumed = 0
+        spec = StreamSpec(label)
+        self._task = asyncio.create_task(
+            engine.transcribe(spec, self._audio, self._events.put_nowait)
+        )
+
+    async def hear(self, seconds: float) -> list[tuple[float, float]]:
+        """(age, seconds that the step took) of each step."""
+        steps: list[tuple[float, float]] = []
+        fed = 0
+        for chunk in tone(seconds):
+            fed += len(chunk) // BYTES_PER_SAMPLE
+            begun = time.perf_counter()
+            self._audio.put(chunk)
+            # The last frame waits for its look-ahead, so an answer is owed for all but one step.
+            while self._consumed < fed - round(SAMPLE_RATE * STEP_S):
+                await self._answer()
+            steps.append((fed / SAMPLE_RATE, time.perf_counter() - begun))
+        return steps
+
+    async def _answer(self) -> None:
+        match await self._events.get():
+            case Text(consumed=consumed) | Progress(consumed=consumed):
+                self._consumed = consumed
+            case Failed(message=message):
+                sys.exit(f"the session failed: {message}")
+            case _:
+                pass
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def measure(folder: str, case: Case, sessions: int, minutes: float) -> dict[str, Any]:
+    from voxtral_actors.engine import vllm_plugin
+    from voxtral_actors.engine.vllm_realtime import VllmEngine
+
+    # Before the configuration is made: with it, the CPU platform turns "uni" into "mp".
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if case.executor == "in process" else "1"
+    engine = VllmEngine(conf(folder, case))
+    engine.folder = Path(folder)
+    await engine.start()
+    try:
+        (state,) = await vllm_plugin.ask(engine.vllm)
+        if state.on != case.plugin:
+            sys.exit(f"the plugin is not as asked for: {state}")
+        backend = engine.vllm.vllm_config.parallel_config.distributed_executor_backend
+        if backend != EXECUTORS[case.executor]:
+            sys.exit(f"vLLM runs with the executor {backend}")
+        result: dict[str, Any] = attrs.asdict(case) | {"step_ms": await _by_age(engine)}
+        print(result, flush=True)
+        if sessions:
+            result["together"] = await _together(engine, sessions, minutes)
+            print(result["together"], flush=True)
+    finally:
+        await engine.stop()
+    return result
+
+
+async def _by_age(engine: Any) -> dict[int, float]:
+    listener = Listener(engine, "age")
+    steps = await listener.hear(AGES_S[-1] + AROUND_S)
+    await listener.stop()
+    return {
+        age: round(
+            1000 * statistics.median(took for at, took in steps if abs(at - age) <= AROUND_S), 2
+        )
+        for age in AGES_S
+    }
+
+
+async def _together(engine: Any, sessions: int, minutes: float) -> dict[str, Any]:
+    listeners = [Listener(engine, str(number)) for number in range(sessions)]
+    begun = time.perf_counter()
+    heard = await asyncio.gather(*(listener.hear(60 * minutes) for listener in listeners))
+    took = time.perf_counter() - begun
+    for listener in listeners:
+        await listener.stop()
+    last = [step for steps in heard for at, step in steps if at >= 60 * (minutes - 1)]
+    return {
+        "sessions": sessions,
+        "minutes": minutes,
+        "took_minutes": round(took / 60, 2),
+        "times_live": round(minutes * 60 / took, 2),
+        "step_ms_in_last_minute": round(1000 * statistics.median(last), 2),
+    }
+
+
+def machine() -> dict[str, Any]:
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return {"processor": model, "cpus": len(os.sched_getaffinity(0))}
+
+
+def versions() -> dict[str, str]:
+    import torch
+    import vllm
+
+    return {
+        "python": platform.python_version(),
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "voxtral_actors": version("voxtral-actors"),
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = ["executor        plugin  " + "".join(f"{age:>5} s" for age in AGES_S) + "   300/30"]
+    for result in results:
+        step = result["step_ms"]
+        cells = "".join(f"{step[age]:7.1f}" for age in AGES_S)
+        ratio = step[AGES_S[-1]] / step[AGES_S[0]]
+        plugin = "on" if result["plugin"] else "off"
+        lines.append(f"{result['executor']:<16}{plugin:<8}{cells}   {ratio:6.2f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", help="of the model's files")
+    parser.add_argument("--executor", choices=EXECUTORS, action="append")
+    parser.add_argument("--plugin", choices=("on", "off"), action="append")
+    parser.add_argument("--sessions", type=int, default=3, help="together; 0: leave that out")
+    parser.add_argument("--minutes", type=float, default=10.0, help="that these hear")
+    parser.add_argument("--dry", action="store_true", help="write no file")
+    options = parser.parse_args()
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    results = []
+    for executor in options.executor or EXECUTORS:
+        for plugin in options.plugin or ("on", "off"):
+            case = Case(executor, plugin == "on")
+            sessions = options.sessions if case == Case("worker process", plugin=True) else 0
+            results.append(
+                asyncio.run(measure(options.folder, case, sessions, options.minutes))
+            )
+    report = {"machine": machine(), "versions": versions(), "steps": results}
+    print(table(results))
+    if not options.dry:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

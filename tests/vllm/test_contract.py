@@ -1,0 +1,94 @@
+"""The contract that every engine keeps, kept by this one.
+
+The tests are those of the other engines. All but one run on the shared engine, whose life goes on;
+the one about death has engines of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine import test_contract as contract
+from tests.engine.test_contract import (
+    test_a_stream_too_many_is_refused_until_a_slot_is_free,
+    test_abort_ends_the_stream_and_frees_the_slot_at_any_time,
+    test_calls_after_the_end_are_harmless,
+    test_cancelling_the_actor_ends_streams_and_leaves_nothing,
+    test_each_stream_gets_its_own_text,
+    test_finish_without_audio_is_an_empty_utterance,
+    test_p15_streams_hear_of_the_engines_death_and_the_next_life_serves,
+    test_text_and_position_are_exact_however_the_audio_is_cut,
+)
+from tests.vllm import sounds, vllm_reference
+from tests.vllm.vllm_harness import (
+    START_S,
+    SharedVllm,
+    Visitor,
+    engine_core,
+    settings,
+    shared_memory,
+)
+from voxtral_actors import limits
+from voxtral_actors.engine.port import Backend
+from voxtral_actors.engine.vllm_realtime import create
+
+__all__ = [
+    "test_a_stream_too_many_is_refused_until_a_slot_is_free",
+    "test_abort_ends_the_stream_and_frees_the_slot_at_any_time",
+    "test_calls_after_the_end_are_harmless",
+    "test_cancelling_the_actor_ends_streams_and_leaves_nothing",
+    "test_each_stream_gets_its_own_text",
+    "test_finish_without_audio_is_an_empty_utterance",
+    "test_p15_streams_hear_of_the_engines_death_and_the_next_life_serves",
+    "test_text_and_position_are_exact_however_the_audio_is_cut",
+]
+
+SOUNDS = [
+    sounds.pcm(sounds.speech(2.03)),
+    sounds.pcm(sounds.sweep(2.03, 100, 3000)),
+    sounds.pcm(sounds.warble(2.03, 300, 5)),
+]
+_said: list[tuple[bytes, str]] = []
+
+
+def said(shared: SharedVllm) -> list[tuple[bytes, str]]:
+    """Audio and the text that vLLM's own server makes of it."""
+    if not _said:
+        llm = shared.start().engine.vllm.llm
+        for pcm in SOUNDS:
+            text = shared.call(lambda pcm=pcm: vllm_reference.transcribe(llm, pcm, 2560)).text
+            assert text
+            _said.append((pcm, text))
+    return _said
+
+
+@pytest.fixture
+def subject(
+    session_vllm: SharedVllm,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> contract.Subject:
+    monkeypatch.setattr(limits, "ENGINE_RESTART_FIRST_S", 0.01)
+    audio = said(session_vllm)
+    if "p15" not in request.node.name:
+        session_vllm.start()
+        make: Callable[[], Backend] = lambda: Visitor(session_vllm, contract.SLOTS)  # noqa: E731
+        return contract.Subject(make, audio, lambda: None)
+    session_vllm.stop()
+    monkeypatch.setattr(contract, "LIMIT_S", 2 * START_S)
+    slots = settings(model, VLLM_MAX_NUM_SEQS=str(contract.SLOTS))
+    before = shared_memory()
+
+    def nothing_is_left() -> None:
+        assert shared_memory() <= before
+
+    request.addfinalizer(nothing_is_left)
+    return contract.Subject(
+        lambda: create(slots), audio, lambda: os.kill(engine_core(), signal.SIGKILL)
+    )
