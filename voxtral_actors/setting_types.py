@@ -67,6 +67,7 @@ Count: TypeAlias = Annotated[int, at_least(1, "a whole number")]
 CountOrOff: TypeAlias = Annotated[int, at_least(0, "a whole number")]
 Port: TypeAlias = Annotated[int, between(0, 65535, "a whole number")]
 Seconds: TypeAlias = Annotated[float, at_least(0.001, "a number of seconds")]
+LongSeconds: TypeAlias = Annotated[float, at_least(1, "a number of seconds")]
 SecondsOrOff: TypeAlias = Annotated[float, at_least(0, "a number of seconds")]
 Delay: TypeAlias = Annotated[
     int,

@@ -123,7 +123,7 @@ class Settings:
     max_message_bytes: Annotated[int, kinds.between(1024, 2**26, "a whole number")] = setting(
         "WS_MAX_MESSAGE_BYTES", "A larger message: close 1009.", 2**20
     )
-    max_audio_backlog_s: kinds.Seconds = setting(
+    max_audio_backlog_s: kinds.LongSeconds = setting(
         "WS_MAX_AUDIO_BACKLOG_S", "Audio that may wait for the engine before reading pauses.", 30.0
     )
     backpressure_timeout_s: kinds.SecondsOrOff = setting(

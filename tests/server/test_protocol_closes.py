@@ -179,7 +179,7 @@ async def test_p10_audio_faster_than_the_engine_is_all_heard() -> None:
     pcm = speech(8.0, seed=5)
     with trio.fail_after(10):
         async with (
-            serving(Script(step_s=0.002), WS_MAX_AUDIO_BACKLOG_S="0.5") as server,
+            serving(Script(step_s=0.002), WS_MAX_AUDIO_BACKLOG_S="1") as server,
             server.session() as client,
         ):
             await client.start("u")
