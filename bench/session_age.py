@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 
 from voxtral_actors import settings
 from voxtral_actors.engine.hosted import AudioSource
@@ -36,6 +37,8 @@ from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
 
 RESULTS = Path(__file__).parent / "results" / "session_age.json"
 STEP_S = 0.08
+LEAD_S = 1.04
+ANSWER_S = 30.0
 AGES_S = (30, 60, 120, 180, 240, 300)
 AROUND_S = 3.0
 """A figure is the median over the steps within so much before and after the age."""
@@ -75,14 +78,15 @@ def conf(folder: str, case: Case) -> settings.Settings:
 
 
 def tone(seconds: float) -> Iterator[bytes]:
-    """Chunks of one step each: a chirp, so that no frame is like another."""
-    from array import array
-    from math import sin
-
-    samples = round(SAMPLE_RATE * STEP_S)
-    for step in range(round(seconds / STEP_S)):
-        at = range(step * samples, (step + 1) * samples)
-        yield array("h", (round(9000 * sin(i * (0.02 + i * 1e-8))) for i in at)).tobytes()
+    """Chunks of one step each, but for a longer one at first, which the model's first frame takes;
+    a chirp, so that no frame is like another."""
+    length = LEAD_S
+    begin = 0
+    while begin < seconds * SAMPLE_RATE:
+        end = begin + round(SAMPLE_RATE * length)
+        at = np.arange(begin, end)
+        yield (9000 * np.sin(at * (0.02 + at * 1e-8))).astype("<i2").tobytes()
+        begin, length = end, STEP_S
 
 
 class Listener:
@@ -112,7 +116,9 @@ class Listener:
         return steps
 
     async def _answer(self) -> None:
-        match await self._events.get():
+        async with asyncio.timeout(ANSWER_S):
+            event = await self._events.get()
+        match event:
             case Text(consumed=consumed) | Progress(consumed=consumed):
                 self._consumed = consumed
             case Failed(message=message):
@@ -135,10 +141,10 @@ async def measure(folder: str, case: Case, sessions: int, minutes: float) -> dic
     engine.folder = Path(folder)
     await engine.start()
     try:
-        (state,) = await vllm_plugin.ask(engine.vllm)
+        (state,) = await vllm_plugin.ask(engine.vllm.llm)
         if state.on != case.plugin:
             sys.exit(f"the plugin is not as asked for: {state}")
-        backend = engine.vllm.vllm_config.parallel_config.distributed_executor_backend
+        backend = engine.vllm.llm.vllm_config.parallel_config.distributed_executor_backend
         if backend != EXECUTORS[case.executor]:
             sys.exit(f"vLLM runs with the executor {backend}")
         result: dict[str, Any] = attrs.asdict(case) | {"step_ms": await _by_age(engine)}
@@ -229,9 +235,7 @@ def main() -> None:
         for plugin in options.plugin or ("on", "off"):
             case = Case(executor, plugin == "on")
             sessions = options.sessions if case == Case("worker process", plugin=True) else 0
-            results.append(
-                asyncio.run(measure(options.folder, case, sessions, options.minutes))
-            )
+            results.append(asyncio.run(measure(options.folder, case, sessions, options.minutes)))
     report = {"machine": machine(), "versions": versions(), "steps": results}
     print(table(results))
     if not options.dry:

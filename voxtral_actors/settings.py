@@ -242,7 +242,7 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"VOXTRAL_ENGINE is {_quote(engine, str)}; allowed: {allowed}."
     for name in values.get("engine_args", ()):
         if name in _FIELDS and (own := _FIELDS[name].metadata["env"]).startswith("VLLM_"):
-            yield f"VLLM_ENGINE_ARGS sets {_quote(name, str)}; allowed: what has no variable: {own}."
+            yield f"VLLM_ENGINE_ARGS sets {name}; allowed: what has no variable, as {own} is."
     grace, drain = (
         values.get(name, _FIELDS[name].default) for name in ("close_grace_s", "drain_timeout_s")
     )

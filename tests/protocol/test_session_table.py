@@ -85,9 +85,7 @@ def everything(ledger: Ledger) -> Iterator[Message]:
     yield SessionUpdate("s", "r", "another")
     yield Ping("s", "r")
     yield BadMessage("invalid_message", "invalid_json", "no")
-    yield BadMessage(
-        "rate_limited", "message_rate_limited", "no", {}, "s", spare, was_start=True
-    )
+    yield BadMessage("rate_limited", "message_rate_limited", "no", {}, "s", spare, was_start=True)
     yield End("s", "r")
     yield TooBig(1024)
     for key in range(session.utterances + 2):  # 0 and the last one were never opened

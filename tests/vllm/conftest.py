@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run vLLM itself; where it is not installed, there are no such tests."""
+"""Fixtures of the tests that run vLLM itself. Where it is not installed there are no such tests."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,6 @@ from tests.vllm.vllm_harness import (
     shared_memory,
 )
 from voxtral_actors import limits
-from voxtral_actors.engine.port import Backend
 from voxtral_actors.engine.vllm_realtime import create
 
 __all__ = [
@@ -61,9 +61,9 @@ def said(shared: SharedVllm) -> list[tuple[bytes, str]]:
     if not _said:
         llm = shared.start().engine.vllm.llm
         for pcm in SOUNDS:
-            text = shared.call(lambda pcm=pcm: vllm_reference.transcribe(llm, pcm, 2560)).text
-            assert text
-            _said.append((pcm, text))
+            heard = shared.call(partial(vllm_reference.transcribe, llm, pcm, 2560))
+            assert heard.text
+            _said.append((pcm, heard.text))
     return _said
 
 
@@ -73,22 +73,18 @@ def subject(
     model: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> contract.Subject:
+) -> Iterator[contract.Subject]:
     monkeypatch.setattr(limits, "ENGINE_RESTART_FIRST_S", 0.01)
     audio = said(session_vllm)
     if "p15" not in request.node.name:
         session_vllm.start()
-        make: Callable[[], Backend] = lambda: Visitor(session_vllm, contract.SLOTS)  # noqa: E731
-        return contract.Subject(make, audio, lambda: None)
+        yield contract.Subject(lambda: Visitor(session_vllm, contract.SLOTS), audio, lambda: None)
+        return
     session_vllm.stop()
     monkeypatch.setattr(contract, "LIMIT_S", 2 * START_S)
     slots = settings(model, VLLM_MAX_NUM_SEQS=str(contract.SLOTS))
     before = shared_memory()
-
-    def nothing_is_left() -> None:
-        assert shared_memory() <= before
-
-    request.addfinalizer(nothing_is_left)
-    return contract.Subject(
+    yield contract.Subject(
         lambda: create(slots), audio, lambda: os.kill(engine_core(), signal.SIGKILL)
     )
+    assert shared_memory() <= before

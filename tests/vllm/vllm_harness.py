@@ -15,6 +15,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +63,6 @@ class SharedVllm:
 
     def start(self) -> SharedVllm:
         if self._thread is None:
-            self._over = threading.Event()
             self._started = threading.Event()
             self._error: BaseException | None = None
             self._thread = threading.Thread(target=self._host, name="shared-vllm", daemon=True)
@@ -75,7 +75,7 @@ class SharedVllm:
     def stop(self) -> None:
         """A second call, and one before any start, does nothing."""
         if self._thread is not None:
-            self._over.set()
+            self.loop.call_soon_threadsafe(self._over.set)
             self._thread.join(30)
             assert not self._thread.is_alive(), "vLLM did not stop"
             self._thread = None
@@ -93,59 +93,85 @@ class SharedVllm:
 
     async def _live(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self._over = asyncio.Event()
         self.engine = VllmEngine(settings(self._folder))
         try:
             self.info = await self.engine.start()
             self._started.set()
-            while not self._over.is_set():
-                await asyncio.sleep(0.05)
+            await self._over.wait()
         finally:
             await self.engine.stop()
 
 
-class _Crossing(LoopThread):
-    """The crossings of a loop thread, to a loop that somebody else runs."""
+class _GuestThread(LoopThread):
+    """A loop thread in a loop that somebody else runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._token = trio.lowlevel.current_trio_token()
+        self._token: trio.lowlevel.TrioToken
 
     def to_loop(self, callback: Callable[..., object], *args: Any) -> None:
         self._loop.call_soon_threadsafe(callback, *args)
 
     def to_trio(self, callback: Callable[..., object], *args: Any) -> None:
-        self._token.run_sync_soon(callback, *args)
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(callback, *args)
+
+    async def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        over = trio.Event()
+
+        async def guest() -> None:
+            try:
+                await main()
+            finally:
+                self.to_trio(over.set)
+
+        asyncio.run_coroutine_threadsafe(self._begin(guest), self._loop)
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.to_loop(self._cancel)
+            with trio.move_on_after(10, shield=True):
+                await over.wait()
+
+    async def _begin(self, guest: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = asyncio.create_task(guest())
+
+    def _cancel(self) -> None:
+        self._task.cancel()
+
+
+class _GuestEngine:
+    """An engine that was running before this life of it, and is after it."""
+
+    def __init__(self, shared: SharedVllm, slots: int) -> None:
+        self._info = attrs.evolve(shared.info, slots=slots)
+        self.transcribe = shared.engine.transcribe
+
+    async def start(self) -> EngineInfo:
+        return self._info
+
+    async def wait_dead(self) -> None:
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        pass
 
 
 class Visitor(HostedBackend):
     """The shared engine as a backend with a life of its own: its streams end with it."""
 
     def __init__(self, shared: SharedVllm, slots: int) -> None:
-        self.engine = shared.engine
-        self.thread = _Crossing(shared.loop)
-        self.info = attrs.evolve(shared.info, slots=slots)
-        self._tasks = set()
-        self._shared = shared
-
-    async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
-        task_status.started(self.info)
-        try:
-            await trio.sleep_forever()
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._shared.call, self._end_streams)
-
-    async def _end_streams(self) -> None:
-        for task in self._tasks:
-            task.cancel("the visitor leaves")
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        super().__init__(_GuestEngine(shared, slots))
+        self.thread = _GuestThread(shared.loop)
 
 
 def engine_core(parent: int | None = None) -> int:
     """The number of the one EngineCore process that a server process has started."""
     children = psutil.Process(parent).children()
-    (found,) = (child.pid for child in children if "EngineCore" in " ".join(child.cmdline()))
-    return found
+    (found,) = (child for child in children if "EngineCore" in " ".join(child.cmdline()))
+    return int(found.pid)
 
 
 def shared_memory() -> set[str]:

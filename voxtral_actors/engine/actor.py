@@ -131,7 +131,8 @@ class EngineActor:
 
     def figures(self) -> Mapping[str, float]:
         """What the backend of this life measures itself; nothing while none is ready."""
-        return self._backend.figures() if isinstance(self._backend, Measured) else {}
+        backend: object = self._backend
+        return backend.figures() if isinstance(backend, Measured) else {}
 
     # --- The backend's side ------------------------------------------------------------------
 

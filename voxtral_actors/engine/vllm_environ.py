@@ -16,6 +16,8 @@ DEFAULTS = {
     # Until the engine's own logging is set up, its lines go the way of ours.
     "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    # transformers, which vLLM uses, has a handler of its own for warnings that say nothing here.
+    "TRANSFORMERS_VERBOSITY": "error",
     # A server for people's voices tells nobody how it is used.
     "VLLM_NO_USAGE_STATS": "1",
 }

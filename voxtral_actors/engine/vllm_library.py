@@ -11,6 +11,8 @@ way of doing it.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 from collections.abc import Callable
 from functools import cache
@@ -64,6 +66,8 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
         Exception: whatever vLLM has to say: TypeError and ValueError are about the settings.
     """
     vllm_environ.prepare()
+    # A client that is in a cycle is freed by the collector, and its finaliser needs its modules.
+    atexit.register(gc.collect)
     from vllm.config import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext

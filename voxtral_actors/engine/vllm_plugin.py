@@ -113,8 +113,9 @@ def why_off(version: str, config: Any) -> str:
 
 async def ask(llm: Any) -> list[State]:
     """Ask the engine processes of an `AsyncLLM`; one answer for each copy of the model."""
+    call = llm.engine_core.call_utility_all_async
     try:
-        answers = await llm.engine_core.call_utility_all_async(KEY)
+        answers = await call(KEY)
     except Exception as error:  # vLLM passes on what it met there as a plain Exception
         return [State(f"the engine process has not loaded it: {error}")]
     return [State(**answer) for answer in answers]

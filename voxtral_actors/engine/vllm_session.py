@@ -72,8 +72,8 @@ class Session:
             await asyncio.wait({self._results})
 
     async def close(self) -> None:
-        """Leave nothing of the request at vLLM, wherever it stands. Takes `VLLM_CLOSE_S` at most
-        where vLLM does not answer any more."""
+        """Leave nothing of the request at vLLM, wherever it stands. Where vLLM does not answer any
+        more it takes little more than `VLLM_CLOSE_S`."""
         results, self.sent_at = self._results, None
         if results is None or results.done():
             return
@@ -91,7 +91,7 @@ class Session:
             pass  # its engine is dead or about to be found so
         finally:
             results.cancel()
-        await asyncio.wait({results}, timeout=VLLM_CLOSE_S)
+        await asyncio.wait({results}, timeout=VLLM_CLOSE_S / 2)
 
     # --- vLLM's task -------------------------------------------------------------------------
 

@@ -67,6 +67,13 @@ class _Envelope(msgspec.Struct):
     payload: msgspec.Raw = _ABSENT
 
 
+class _Ids(msgspec.Struct):
+    """What can be saved of a broken envelope."""
+
+    session_id: msgspec.Raw = msgspec.Raw(b"null")
+    request_id: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class _Nothing(msgspec.Struct):
     """A payload that may hold anything and means nothing."""
 
@@ -122,6 +129,8 @@ _MESSAGES = {
     "input_audio_buffer.append": _message(_AppendPayload, _append),
 }
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_ids = msgspec.json.Decoder(_Ids).decode
+_decode_id = msgspec.json.Decoder(_Id).decode
 
 
 def decode(frame: str | bytes, max_bytes: int) -> Inbound:
@@ -205,18 +214,21 @@ def _bad_audio(
 
 
 def _bad_envelope(frame: str, error: Exception) -> BadMessage:
-    """The error for a frame that is no envelope, under whatever valid ids can still be read."""
+    """The error for a frame that is no envelope, under whatever valid ids can still be read.
+
+    Nothing but the ids is made into objects: a mebibyte of hard floats would take many seconds.
+    """
     try:
-        fields = msgspec.json.decode(frame)
+        found_ids = _decode_ids(frame)
+    except msgspec.ValidationError:
+        explained = _explained("no JSON object", "frame", error)
+        return BadMessage("invalid_message", "not_an_object", *explained)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as problem:
         explained = _explained("no JSON that can be read", "frame", problem)
         return BadMessage("invalid_message", "invalid_json", *explained)
-    if not isinstance(fields, dict):
-        explained = _explained("no JSON object", "frame", error)
-        return BadMessage("invalid_message", "not_an_object", *explained)
     found = _FIELD_AT_FAULT.search(str(error))
     explained = _explained("envelope", found[1] if found else "frame", error)
-    ids = _id_or_none(fields.get("session_id")), _id_or_none(fields.get("request_id"))
+    ids = _id_or_none(found_ids.session_id), _id_or_none(found_ids.request_id)
     return BadMessage("invalid_message", "invalid_envelope", *explained, *ids)
 
 
@@ -230,8 +242,11 @@ def _explained(what: str, field: str, problem: Exception) -> tuple[str, dict[str
     return f"{what}: {problem}; allowed for {field}: {_ALLOWED[field]}", details
 
 
-def _id_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS else None
+def _id_or_none(raw: msgspec.Raw) -> str | None:
+    try:
+        return _decode_id(raw)
+    except msgspec.DecodeError:
+        return None
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,109 @@
+"""Starts that fail, an engine that says nothing any more, several copies: whole lives of an engine.
+
+Each takes the better part of a minute, so one test looks at more than one thing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say, until
+from tests.vllm import sounds, vllm_reference
+from tests.vllm.vllm_harness import START_S, SharedVllm, engine_core, settings, shared_memory
+from voxtral_actors import limits
+from voxtral_actors.engine.actor import EngineActor
+from voxtral_actors.engine.port import Failed, Finished
+from voxtral_actors.engine.vllm_realtime import VllmBackend, VllmEngine, create
+
+SPOKEN = sounds.pcm(sounds.speech(2.5))
+
+
+@pytest.fixture
+def said(shared: SharedVllm) -> str:
+    """What vLLM's own server hears in `SPOKEN`; its engine is gone when the test starts."""
+    llm = shared.engine.vllm.llm
+    text = shared.call(lambda: vllm_reference.transcribe(llm, SPOKEN, 2560)).text
+    shared.stop()
+    return text
+
+
+async def test_p15_two_failed_starts_then_a_stall_then_a_cancelled_start(
+    said: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ENGINE_RESTART_FIRST_S", 0.01)
+    monkeypatch.setattr(limits, "VLLM_STALL_S", 2.0)
+    faulty = [
+        '{"no_such_argument": 1}',  # vLLM's arguments refuse it
+        '{"dtype": "bfloat16", "max_logprobs": -7, "block_size": 3}',  # its configuration does
+    ]
+    before = shared_memory()
+    lives: list[VllmBackend] = []
+
+    def make() -> VllmBackend:
+        env = {"VLLM_ENGINE_ARGS": faulty[len(lives)]} if len(lives) < len(faulty) else {}
+        lives.append(create(settings(model, **env)))
+        return lives[-1]
+
+    with trio.fail_after(3 * START_S):
+        async with running(make) as actor:
+            assert actor.statistics().deaths == len(faulty)
+            assert (await say(actor, SPOKEN)).text == said
+
+            stalled = actor.open(SPEC)
+            feed_in_pieces(stalled, SPOKEN)
+            os.kill(engine_core(), signal.SIGSTOP)
+            with trio.fail_after(limits.VLLM_STALL_S + 10):
+                last = (await hear(stalled)).last
+            assert isinstance(last, Failed)
+            assert last.reason_code == "engine_lost"
+            assert actor.info is None
+
+            # The next life has just begun; cancelling it takes its processes away.
+            await until(lambda: bool(_vllm_processes()))
+    with trio.fail_after(10):
+        await until(lambda: not _vllm_processes())
+    assert shared_memory() <= before
+
+
+def _vllm_processes() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if "EngineCore" in " ".join(process.cmdline())]
+
+
+async def test_two_copies_of_the_model_share_the_streams(
+    said: str, nobody_else: None, model: Path
+) -> None:
+    two = settings(model, VLLM_DATA_PARALLEL_SIZE="2", VLLM_MAX_NUM_SEQS="2")
+    heard: list[str] = []
+    lives: list[VllmBackend] = []
+
+    def make() -> VllmBackend:
+        lives.append(create(two))
+        return lives[-1]
+
+    async def speak(actor: EngineActor) -> None:
+        last = await say(actor, SPOKEN)
+        assert isinstance(last.last, Finished)
+        heard.append(last.text)
+
+    before = shared_memory()
+    with trio.fail_after(2 * START_S):
+        async with running(make) as actor:
+            assert actor.info is not None
+            assert actor.info.slots == 4
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(speak, actor)
+            engine = lives[-1].engine
+            assert isinstance(engine, VllmEngine)
+            assert set(engine.figures.ranks) == {0, 1}
+            assert all(rank.steps > 20 for rank in engine.figures.ranks.values())
+
+    assert heard == [said] * 4
+    assert shared_memory() <= before

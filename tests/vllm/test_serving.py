@@ -1,0 +1,169 @@
+"""The server process with this engine, from its command line to that of its client."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import soundfile
+import trio
+
+from tests.engine.engine_harness import until
+from tests.server.server_process import ServerProcess
+from tests.server.wire_client import websocket
+from tests.vllm import sounds
+from tests.vllm.vllm_harness import KV_CACHE_GB, SETTINGS, START_S, engine_core, shared_memory
+from voxtral_actors.limits import SAMPLE_RATE
+from voxtral_actors.protocol.events import Delta, Done, Error, SessionCreated
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "config" / ".env.example"
+KEY = "change-me"
+"""The key in the example."""
+SESSIONS = 8
+
+
+def _environment(model: Path) -> dict[str, str]:
+    """What a CPU and a model of one's own need beside the example."""
+    return {
+        **{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ},
+        "VOXTRAL_MODEL_DIR": str(model),
+        "VOXTRAL_PORT": "0",
+        "VOXTRAL_LOG_FORMAT": "json",
+        "VLLM_ENFORCE_EAGER": "true",
+        "VLLM_MAX_MODEL_LEN": SETTINGS["VLLM_MAX_MODEL_LEN"],
+        "VLLM_MAX_NUM_SEQS": SETTINGS["VLLM_MAX_NUM_SEQS"],
+        "VLLM_ENGINE_ARGS": SETTINGS["VLLM_ENGINE_ARGS"],
+        "VLLM_CPU_KVCACHE_SPACE": KV_CACHE_GB,
+    }
+
+
+@asynccontextmanager
+async def serving(model: Path) -> AsyncIterator[ServerProcess]:
+    """`voxtral-actors serve` with the example for its settings."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "voxtral_actors", "serve", "--env-file", str(EXAMPLE)],
+        env=_environment(model),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    server = ServerProcess(process)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.read_log)
+        try:
+            yield server
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            with trio.move_on_after(20, shield=True):
+                await process.wait()
+            if process.poll() is None:
+                process.kill()
+        nursery.cancel_scope.cancel()
+
+
+async def voxtral_actors(*arguments: str, **env: str) -> str:
+    """Run the command line, which must succeed; returns its stdout."""
+    done = await trio.run_process(
+        [sys.executable, "-m", "voxtral_actors", *arguments],
+        env={"PATH": os.environ["PATH"], **env},
+        capture_stdout=True,
+    )
+    return done.stdout.decode()
+
+
+async def transcribed(server: ServerProcess, file: Path) -> dict[str, Any]:
+    url = f"ws://127.0.0.1:{await server.port()}/ws"
+    line = await voxtral_actors(
+        "transcribe", "--fast", "--json", "--url", url, str(file), VOXTRAL_API_KEY=KEY
+    )
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def starts(server: ServerProcess) -> int:
+    return sum(line["event"] == "engine.ready" for line in server.log)
+
+
+async def killed_under_sessions(server: ServerProcess) -> float:
+    """Kill vLLM while sessions stream; returns how long `/readyz` still said that all is well."""
+    assert (await server.http("/readyz")).status == 200
+    pcm = sounds.pcm(sounds.speech(3.0))
+    talking = trio.Semaphore(0)
+    ends: list[type] = []
+
+    async def talk() -> None:
+        async with websocket(await server.port(), f"/ws?api_key={KEY}") as client:
+            await client.hear(SessionCreated)
+            await client.start()
+            await client.send(pcm)
+            await client.hear(Delta)
+            talking.release()
+            ends.append(type(await client.hear_past_deltas((Error, Done))))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(SESSIONS):
+            nursery.start_soon(talk)
+        for _ in range(SESSIONS):
+            await talking.acquire()
+        os.kill(engine_core(server.process.pid), signal.SIGKILL)
+        killed = trio.current_time()
+        while (await server.http("/readyz")).status == 200:  # noqa: ASYNC110 - as a probe does
+            await trio.sleep(0.02)
+        took = trio.current_time() - killed
+        assert (await server.http("/healthz")).status == 200
+        nursery.cancel_scope.deadline = trio.current_time() + 10
+    assert ends == [Error] * SESSIONS
+    return took
+
+
+async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
+    model: Path, tmp_path: Path, nobody_else: None
+) -> None:
+    folder, audio = tmp_path / "model", tmp_path / "speech.wav"
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns(".*"))
+    soundfile.write(audio, sounds.speech(6.0), SAMPLE_RATE)
+    before = shared_memory()
+    await voxtral_actors("fetch", "--local", VOXTRAL_MODEL_DIR=str(folder))
+    with trio.fail_after(2 * START_S):
+        async with serving(folder) as server:
+            assert (await server.http("/readyz")).status == 503
+            ready = await server.said("engine.ready")
+            assert (ready["engine"], ready["slots"]) == ("vllm", 16)
+
+            first = await transcribed(server, audio)
+            assert first["error"] is None
+            assert first["text"]
+            assert first["usage"]["completion_tokens"] > 6 / 0.08
+
+            took = await killed_under_sessions(server)
+            print(f"not ready {took:.2f} s after the engine was killed")
+            assert took < 1
+
+            await until(lambda: starts(server) == 2)
+            assert (await server.http("/readyz")).status == 200
+            again = await transcribed(server, audio)
+            assert (again["text"], again["usage"]) == (first["text"], first["usage"])
+            figures = (await server.http("/metrics")).body.decode()
+            assert "voxtral_engine_deaths_total 1.0" in figures
+            assert f"voxtral_engine_vllm_frames_total {first['usage']['completion_tokens']}" in (
+                figures
+            )
+
+            family = psutil.Process(server.process.pid).children(recursive=True)
+            server.signal(signal.SIGTERM)
+            assert await server.exit_status() == 0
+            assert [process for process in family if process.is_running()] == []
+    assert shared_memory() <= before
+    assert (
+        json.loads((folder / "tekken.json").read_bytes())["audio"]["transcription_delay_ms"] == 400
+    )
