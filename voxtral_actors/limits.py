@@ -122,6 +122,9 @@ SPHINX_WARM: Final = 2
 """Workers that wait for a stream, and how many start at the same time. One start takes about half
 a second of one core; two cover an utterance that follows at once upon another."""
 
+SPHINX_SLOTS_A_CONNECTION: Final = 2
+"""One utterance that is spoken and one that is being finalised: overlap must not need luck."""
+
 SPHINX_START_S: Final = 30.0
 """From the start of a worker to its first word. Half a second on an idle machine; the rest is for
 one that starts many things at once on a slow disk."""

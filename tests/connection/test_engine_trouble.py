@@ -100,18 +100,21 @@ async def test_p5_a_full_engine_refuses_the_utterance_and_its_audio_quietly() ->
         assert here.engine.statistics().streams_refused == 1
 
 
-async def test_p5_barge_in_on_a_full_engine_waits_for_no_slot() -> None:
-    """The superseded stream holds its slot until the engine lets go of it: refuse, never queue."""
+async def test_p12_barge_in_on_a_full_engine_finds_the_slot_that_it_frees() -> None:
+    """A stream that is over holds its slot for a moment more; the next one need not wait for it."""
     async with connected(Script(slots=1, release_after_s=0.1)) as connection:
         client = connection.client
         client.start("a")
         client.start("b")
-        await client.hear(events.Error, "b")
+        await client.hear(events.Cancelled, "a")
+        client.start("c")  # two streams are held now, for one slot: that is the end of it
+        await client.hear(events.Error, "c")
         await trio.sleep(0.1)
-        client.utter("c", speech(1))
-        await client.hear(events.Done, "c")
+        client.utter("d", speech(1))
+        await client.hear(events.Done, "d")
 
     assert client.the(events.Cancelled, "a").reason == "superseded"
+    assert client.the(events.Cancelled, "b").reason == "superseded"
     assert client.slugs() == ["no_engine_slot"]
 
 

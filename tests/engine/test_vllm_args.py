@@ -37,6 +37,7 @@ def test_the_defaults_are_all_there_is() -> None:
         "enable_prefix_caching": False,
         "mm_processor_cache_gb": 0,
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         "additional_config": {"voxtral_flat_sessions": True},
     }
 

@@ -47,6 +47,21 @@ def _environment(model: Path) -> dict[str, str]:
     }
 
 
+class VllmServerProcess(ServerProcess):
+    """Its log has lines of vLLM's processes in between: as JSON with keys of their own, and some
+    that libraries write past all logging."""
+
+    async def read_log(self) -> None:
+        assert self.process.stderr is not None
+        buffer = b""
+        async for data in self.process.stderr:
+            *lines, buffer = (buffer + data).split(b"\n")
+            read = [json.loads(line) for line in lines if line.startswith(b"{")]
+            self.log += [line for line in read if "event" in line]
+            self._news.set()
+            self._news = trio.Event()
+
+
 @asynccontextmanager
 async def serving(model: Path) -> AsyncIterator[ServerProcess]:
     """`voxtral-actors serve` with the example for its settings."""
@@ -56,7 +71,7 @@ async def serving(model: Path) -> AsyncIterator[ServerProcess]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    server = ServerProcess(process)
+    server = VllmServerProcess(process)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.read_log)
         try:

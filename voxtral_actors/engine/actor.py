@@ -4,8 +4,9 @@ It owns the backend's life. It starts it, is ready while it runs, and starts a n
 when it died, could not start, or no longer lets go of streams. Whatever a dead backend still says
 is dropped and counted.
 
-It owns the slots. A slot is taken by `open` and free again when the backend says `Released`, not
-when the connection loses interest: what is counted is what the GPU still holds.
+It owns the slots. A slot is taken by `open` and free when the backend says `Released`: what is
+counted is what the GPU still holds. A stream that is over and about to be released keeps nobody
+out, up to as many of them as there are slots.
 
 Each stream has a generation number that is never used twice, so a late event cannot reach the next
 stream in the same slot.
@@ -93,9 +94,12 @@ class EngineActor:
     def open(self, spec: StreamSpec) -> EngineStream:
         if self._backend is None or self._info is None:
             raise EngineUnavailableError("the engine is not ready")
-        if len(self._streams) >= self._info.slots:
+        slots = self._info.slots
+        # One that is over frees its slot in a moment: barge-in must find it. Not without end,
+        # though: a backend that is slow to let go must not be buried under streams.
+        if len(self._streams) - len(self._leaving) >= slots or len(self._streams) >= 2 * slots:
             self._refused += 1
-            raise EngineFullError(f"all {self._info.slots} engine slots are taken")
+            raise EngineFullError(f"all {slots} engine slots are taken")
         self._generation += 1
         stream = ActorStream(self._generation, self._abort)
         self._streams[stream.generation] = stream

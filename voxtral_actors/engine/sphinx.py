@@ -181,4 +181,4 @@ async def _relay(stream: SphinxStream, worker: Worker, deliver: Deliver) -> None
 
 def create(settings: Settings) -> SphinxBackend:
     """Entry point of the engine."""
-    return SphinxBackend(settings.max_connections)
+    return SphinxBackend(settings.max_connections * limits.SPHINX_SLOTS_A_CONNECTION)

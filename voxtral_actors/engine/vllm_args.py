@@ -58,6 +58,8 @@ def engine_args(settings: Settings, folder: Path) -> dict[str, Any]:
         "mm_processor_cache_gb": 0,
         # Its own loggers only; ours is handed over beside these arguments.
         "disable_log_stats": True,
+        # A bar that is drawn over and over is no line of a log.
+        "use_tqdm_on_load": False,
     }
     if settings.data_parallel_size > 1:
         args["data_parallel_backend"] = settings.data_parallel_backend

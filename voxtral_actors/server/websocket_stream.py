@@ -24,6 +24,11 @@ from voxtral_actors.protocol.closing import Close
 from voxtral_actors.server.guarded_stream import Ending, GuardedStream
 
 
+FRAMES_AT_ONCE = 64
+"""Frames of one receive that are handled before other tasks get their turn: 64 KiB may hold ten
+thousand of them, and some (pongs, fragments) wait for nothing by themselves."""
+
+
 class _TooBigError(Exception):
     """A message grew past the limit."""
 
@@ -42,7 +47,7 @@ class _Assembly:
         if isinstance(part, str) and not part.isascii():
             self._bytes += len(part.encode())
         else:
-            self._bytes += len(part)
+            self._bytes += len(part) or 1  # or fragments without content would never end
         if self._bytes > self._max_bytes:
             raise _TooBigError
         self._parts.append(part)
@@ -108,7 +113,9 @@ class WebSocket(WSStream):
             await self._send_wsproto_event(Ping())
 
     async def _handle_events(self) -> None:
-        for event in self.connection.events():
+        for count, event in enumerate(self.connection.events(), 1):
+            if count % FRAMES_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             if isinstance(event, CloseConnection):
                 await self._on_close(event)
                 return
