@@ -209,7 +209,7 @@ async def test_a_reader_that_goes_away_ends_the_run(speech: Path) -> None:
         async with serving(polite) as stub:
             read, write = os.pipe()
             os.close(read)
-            with os.fdopen(write, "wb") as stdout:
+            with os.fdopen(write, "wb") as stdout:  # noqa: ASYNC231 - it waits for nothing
                 done = await trio.run_process(
                     [sys.executable, "-c", RUN, "transcribe", "--url", stub.url, str(speech)],
                     check=False,

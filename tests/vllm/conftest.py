@@ -42,13 +42,18 @@ def nobody_else(session_vllm: SharedVllm) -> None:
     session_vllm.stop()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # vLLM leaves its sockets' context to the garbage collector, which may run after the last test.
+    ours = r"ignore:Exception ignored in. <function Context.__del__"
+    config.addinivalue_line("filterwarnings", f"{ours}:pytest.PytestUnraisableExceptionWarning")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings are errors where they are about this project; those of vLLM and torch are theirs."""
     filters = pytest.mark.filterwarnings(
         "ignore",
         "error::Warning:voxtral_actors",
         "error::pytest.PytestUnhandledThreadExceptionWarning",
-        "error::pytest.PytestUnraisableExceptionWarning",
     )
     here = Path(__file__).parent
     for item in items:

@@ -208,16 +208,14 @@ def test_off_means_untouched_and_is_said_loudly_if_it_was_asked_for(
 
     assert "not tested with vllm 0.99.0" in bench.state.why_off
     assert methods == set()
-    assert [record.levelname for record in caplog.records if "Flat" in record.message] == [
-        "WARNING"
-    ]
+    assert {r.levelname for r in caplog.records if "Flat sessions" in r.message} == {"WARNING"}
 
 
 @pytest.mark.parametrize("place", vllm_plugin.TOUCHED)
 def test_it_is_off_in_a_vllm_that_lacks_what_it_touches(
     config: Any, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    touched = vllm_plugin.TOUCHED | {place: ("_no_such_thing",)}
+    touched = {**vllm_plugin.TOUCHED, place: ("_no_such_thing",)}
     monkeypatch.setattr(vllm_plugin, "TOUCHED", touched)
 
     assert "has no _no_such_thing" in idle(config, "waits").state.why_off
@@ -306,7 +304,8 @@ async def visit(model: Path, *, on: bool) -> dict[str, Any]:
                 await heard(engine, f"chunks-{ms}", audio(SHORT_S, 9), ms) for ms in (10, 3000)
             ],
         }
-        said["lost"] = await lose_one(engine)
+        if on:
+            said["lost"] = await lose_one(engine)
         said["after"] = await vllm_plugin.ask(engine.vllm.llm)
         said["next"] = await heard(engine, "next", audio(SHORT_S, 9), 80)
     finally:
@@ -381,4 +380,3 @@ def test_so_does_one_of_the_model(visits: dict[bool, dict[str, Any]]) -> None:
     assert visits[True]["lost"].startswith(SessionLostError.__name__)
     assert visits[True]["lost"].endswith("error")
     assert visits[True]["after"][0].lost == 1
-    assert visits[False]["after"][0].lost == 0

@@ -148,7 +148,7 @@ class SphinxBackend:
                     lost = error  # raised outside, where it is not wrapped in a group
                 nursery.cancel_scope.cancel(reason="the worker has no more to say")
         finally:
-            await self._pool.retire(worker)
+            await self._pool.retire(worker)  # noqa: ASYNC102 - shielded and bounded in there
         if lost is not None:
             raise lost
 

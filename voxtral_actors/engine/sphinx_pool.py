@@ -168,9 +168,10 @@ class WorkerPool:
                 if (await worker.receive()).kind != wire.READY:
                     raise WorkerLostError("the recogniser process sent garbage")
         except BaseException as error:  # cancellation too: whoever starts a worker ends it
-            await self.retire(worker)
+            await self.retire(worker)  # noqa: ASYNC102 - shielded and bounded in there
             if isinstance(error, trio.TooSlowError):
-                raise WorkerLostError("the recogniser process does not get ready") from error
+                problem = "the recogniser process does not get ready"
+                raise WorkerLostError(problem) from error  # noqa: ASYNC104 - no Cancelled is one
             raise
         return worker
 
@@ -192,7 +193,7 @@ class WorkerPool:
         finally:
             self.warm -= 1
             if not given:
-                await self.retire(worker)
+                await self.retire(worker)  # noqa: ASYNC102 - shielded and bounded in there
         return given
 
     async def retire(self, worker: Worker) -> None:

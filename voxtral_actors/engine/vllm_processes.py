@@ -55,11 +55,11 @@ class Brood:
                         self._seen.setdefault(process.pid, process)
         return [process for process in self._seen.values() if _alive(process)]
 
-    def kill(self, patience_s: float = VLLM_KILL_S) -> None:
+    def kill(self) -> None:
         """Kill all of them, wait until they are gone, and take away what they left. Blocks."""
         import psutil
 
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + VLLM_KILL_S
         while alive := self.look():
             for process in alive:
                 with suppress(psutil.NoSuchProcess):

@@ -102,6 +102,7 @@ class VllmEngine:
         self.figures = Figures()
         self._loaded: vllm_library.Loaded | None = None
         self._brood: Brood | None = None
+        self._dead = False
         self._streams = 0
         self._open: dict[str, Session] = {}
         self._load: Counter[int] = Counter()  # copy of the model -> its open streams
@@ -152,31 +153,39 @@ class VllmEngine:
         return slots
 
     async def wait_dead(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(limits.VLLM_WATCH_S)
-            if self.vllm.llm.errored:
-                raise EngineProcessDiedError("a process of vLLM has died")
-            oldest = loop.time() - limits.VLLM_STALL_S
-            for session in self._open.values():
-                if session.sent_at is not None and session.sent_at < oldest:
-                    seconds = f"{limits.VLLM_STALL_S:g} s"
-                    raise EngineStalledError(f"vLLM has not answered a frame for {seconds}")
+        try:
+            while True:
+                await asyncio.sleep(limits.VLLM_WATCH_S)
+                self._look()
+        except (EngineProcessDiedError, EngineStalledError):
+            self._dead = True
+            raise
+
+    def _look(self) -> None:
+        if self.vllm.llm.errored:
+            raise EngineProcessDiedError("a process of vLLM has died")
+        oldest = asyncio.get_running_loop().time() - limits.VLLM_STALL_S
+        for session in self._open.values():
+            if session.sent_at is not None and session.sent_at < oldest:
+                seconds = f"{limits.VLLM_STALL_S:g} s"
+                raise EngineStalledError(f"vLLM has not answered a frame for {seconds}")
 
     async def stop(self) -> None:
         brood = self._brood
         if brood is None:
             return
-        vllm = [] if self._loaded is None else [self._loaded]
-        self._loaded = None
+        vllm, self._loaded = self._loaded, None
+        # There is nothing to be said to a dead engine, and until it is gone it passes for ready.
+        polite = not self._dead
 
         def shut_down() -> None:
             try:
-                # The last reference goes here: at the exit of Python its finaliser would fail.
-                while vllm:
-                    vllm.pop().llm.shutdown(timeout=limits.VLLM_STOP_S)
+                if not polite:
+                    brood.kill()
+                if vllm is not None:
+                    vllm.llm.shutdown(timeout=limits.VLLM_STOP_S)
             finally:
-                brood.kill(limits.VLLM_KILL_S)
+                brood.kill()
 
         stopping = Worker(shut_down, "vllm-stop")
         await asyncio.wait({stopping.result}, timeout=limits.VLLM_STOP_S + limits.VLLM_KILL_S)
@@ -197,7 +206,7 @@ class VllmEngine:
             emit(await self._hear(session, request_id, audio, emit))
         finally:
             try:
-                await session.close()
+                await session.close()  # noqa: ASYNC102 - asyncio, and bounded in there
             finally:
                 del self._open[request_id]
                 self._load[rank] -= 1

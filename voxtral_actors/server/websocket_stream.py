@@ -23,7 +23,6 @@ from wsproto.events import Event as WebSocketEvent
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.server.guarded_stream import Ending, GuardedStream
 
-
 FRAMES_AT_ONCE = 64
 """Frames of one receive that are handled before other tasks get their turn: 64 KiB may hold ten
 thousand of them, and some (pongs, fragments) wait for nothing by themselves."""
