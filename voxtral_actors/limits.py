@@ -54,6 +54,12 @@ RECENT_REQUESTS: Final = 16
 """Request ids that a connection remembers after their end. A cancel that crosses the last event of
 its utterance must not hit the next one; more than a few cannot be on their way at once."""
 
+# --- Watchdogs -------------------------------------------------------------------------------
+
+STANDSTILL_S: Final = 1.0
+"""A timer this late says that the process itself stood still. Its loop is never held that long in
+good order; and a second more is also what everybody else gets to catch up."""
+
 # --- Engine ----------------------------------------------------------------------------------
 
 STALL_MIN_PENDING_S: Final = 1.0
@@ -187,10 +193,11 @@ meet takes some seconds. [guess]"""
 VLLM_CLOSE_S: Final = 1.0
 """For vLLM to let go of an aborted request, which takes a turn or two of the loop."""
 
-VLLM_STOP_S: Final = 2.0
-VLLM_KILL_S: Final = 1.0
-"""For vLLM's processes to end when asked to, and then by force. Together with `VLLM_CLOSE_S` less
-than `ENGINE_STOP_S`."""
+VLLM_STOP_S: Final = 1.5
+VLLM_KILL_S: Final = 2.0
+"""For vLLM's processes to end when asked to, and then by force: a killed process still has to give
+back gigabytes. With what streams take to close (1.5 times `VLLM_CLOSE_S`) they make
+`ENGINE_STOP_S`."""
 
 # --- Model files -------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.connection.fakes import connected, house
 from tests.engine.scripted import FRAME, FRAME_BYTES, Script, speech, transcript
@@ -191,3 +191,19 @@ async def test_p11_the_timers_reach_a_connection_whose_reading_is_paused() -> No
         assert trio.current_time() == 11
 
     assert connection.client.the(events.Cancelled, "a").reason == "max_duration"
+
+
+async def test_p11_a_process_that_stood_still_does_not_blame_the_engine() -> None:
+    """After it every deadline is past, but what the engine has to say may be waiting beside it."""
+    async with connected(Script(step_s=0.08), backpressure_timeout_s=5) as connection:
+        client = connection.client
+        client.start("a")
+        client.audio(speech(4))
+        await trio.sleep(1)
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, MockClock)
+        clock.jump(60)  # nothing ran meanwhile
+        client.finalise("a")
+        await client.hear(events.Done, "a")
+
+    assert client.slugs() == []

@@ -206,6 +206,20 @@ async def test_each_stream_has_its_own_time_to_be_released(autojump_clock: MockC
             assert actor.statistics().deaths == 0
 
 
+async def test_a_process_that_stood_still_gives_the_engine_a_moment_to_let_go(
+    autojump_clock: MockClock,
+) -> None:
+    """The release was due long ago, but so was everything else."""
+    scripted = Scripted(Script(release_after_s=60 + limits.STANDSTILL_S / 2))
+    with trio.fail_after(600):
+        async with running(scripted.backend) as actor:
+            actor.open(SPEC).abort()
+            await trio.sleep(0)
+            autojump_clock.jump(60)
+            await trio.sleep(10)
+            assert (actor.statistics().slots_taken, actor.statistics().deaths) == (0, 0)
+
+
 async def test_not_ready_at_once_when_given_up_though_stopping_takes_time(
     autojump_clock: MockClock,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,10 +43,11 @@ def nobody_else(session_vllm: SharedVllm) -> None:
     session_vllm.stop()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # vLLM leaves its sockets' context to the garbage collector, which may run after the last test.
-    ours = r"ignore:Exception ignored in. <function Context.__del__"
-    config.addinivalue_line("filterwarnings", f"{ours}:pytest.PytestUnraisableExceptionWarning")
+@pytest.fixture(scope="session", autouse=True)
+def _garbage() -> Iterator[None]:
+    """vLLM leaves its sockets to the collector, which warns: while warnings of vLLM are ignored."""
+    yield
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

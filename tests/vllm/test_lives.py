@@ -5,6 +5,7 @@ Each takes the better part of a minute, so one test looks at more than one thing
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -13,9 +14,17 @@ import psutil
 import pytest
 import trio
 
-from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say, until
+from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say
 from tests.vllm import sounds, vllm_reference
-from tests.vllm.vllm_harness import START_S, SharedVllm, engine_core, settings, shared_memory
+from tests.vllm.vllm_harness import (
+    START_S,
+    SharedVllm,
+    engine_core,
+    family,
+    nothing_left,
+    settings,
+    shared_memory,
+)
 from voxtral_actors import limits
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.engine.port import Failed, Finished
@@ -42,7 +51,6 @@ async def test_p15_two_failed_starts_then_a_stall_then_a_cancelled_start(
         '{"no_such_argument": 1}',  # vLLM's arguments refuse it
         '{"dtype": "bfloat16", "max_logprobs": -7, "block_size": 3}',  # its configuration does
     ]
-    before = shared_memory()
     lives: list[VllmBackend] = []
 
     def make() -> VllmBackend:
@@ -55,6 +63,9 @@ async def test_p15_two_failed_starts_then_a_stall_then_a_cancelled_start(
             assert actor.statistics().deaths == len(faulty)
             assert (await say(actor, SPOKEN)).text == said
 
+            processes = family()
+            memory = shared_memory(processes)
+            assert memory
             stalled = actor.open(SPEC)
             feed_in_pieces(stalled, SPOKEN)
             os.kill(engine_core(), signal.SIGSTOP)
@@ -65,15 +76,10 @@ async def test_p15_two_failed_starts_then_a_stall_then_a_cancelled_start(
             assert actor.info is None
 
             # The next life has just begun; cancelling it takes its processes away.
-            await until(lambda: bool(_vllm_processes()))
-    with trio.fail_after(10):
-        await until(lambda: not _vllm_processes())
-    assert shared_memory() <= before
-
-
-def _vllm_processes() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if "EngineCore" in " ".join(process.cmdline())]
+            while not (young := multiprocessing.active_children()):  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            processes += [psutil.Process(process.pid) for process in young]
+    await nothing_left(processes, memory)
 
 
 async def test_two_copies_of_the_model_share_the_streams(
@@ -92,7 +98,6 @@ async def test_two_copies_of_the_model_share_the_streams(
         assert isinstance(last.last, Finished)
         heard.append(last.text)
 
-    before = shared_memory()
     with trio.fail_after(2 * START_S):
         async with running(make) as actor:
             assert actor.info is not None
@@ -104,6 +109,8 @@ async def test_two_copies_of_the_model_share_the_streams(
             assert isinstance(engine, VllmEngine)
             assert set(engine.figures.ranks) == {0, 1}
             assert all(rank.steps > 20 for rank in engine.figures.ranks.values())
+            memory = shared_memory(family())
+            assert memory
 
     assert heard == [said] * 4
-    assert shared_memory() <= before
+    await nothing_left([], memory)

@@ -360,7 +360,7 @@ def test_a_long_session_gives_the_same_tokens(visits: dict[bool, dict[str, Any]]
     trimmed, plain = visits[True], visits[False]
 
     assert len(trimmed["long"]) > LONG_S / 0.08
-    assert len(set(trimmed["long"])) > 100
+    assert len(set(trimmed["long"])) > 20  # the tokens say something about the audio
     assert trimmed["long"] == plain["long"]
     assert trimmed["after"][0].dropped > LONG_S / 0.08
 

@@ -9,11 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import soundfile
 import trio
 
@@ -21,7 +20,15 @@ from tests.engine.engine_harness import until
 from tests.server.server_process import ServerProcess
 from tests.server.wire_client import websocket
 from tests.vllm import sounds
-from tests.vllm.vllm_harness import KV_CACHE_GB, SETTINGS, START_S, engine_core, shared_memory
+from tests.vllm.vllm_harness import (
+    KV_CACHE_GB,
+    SETTINGS,
+    START_S,
+    engine_core,
+    family,
+    nothing_left,
+    shared_memory,
+)
 from voxtral_actors.limits import SAMPLE_RATE
 from voxtral_actors.protocol.events import Delta, Done, Error, SessionCreated
 
@@ -109,12 +116,6 @@ def starts(server: ServerProcess) -> int:
     return sum(line["event"] == "engine.ready" for line in server.log)
 
 
-def alive(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
 async def killed_under_sessions(server: ServerProcess) -> float:
     """Kill vLLM while sessions stream; returns how long `/readyz` still said that all is well."""
     assert (await server.http("/readyz")).status == 200
@@ -153,7 +154,6 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
     folder, audio = tmp_path / "model", tmp_path / "speech.wav"
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns(".*"))
     soundfile.write(audio, sounds.speech(6.0), SAMPLE_RATE)
-    before = shared_memory()
     await voxtral_actors("fetch", "--local", VOXTRAL_MODEL_DIR=str(folder))
     with trio.fail_after(2 * START_S):
         async with serving(folder) as server:
@@ -166,6 +166,8 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
             assert first["text"]
             assert first["usage"]["completion_tokens"] > 6 / 0.08
 
+            memory = shared_memory(family(server.process.pid))
+            assert memory
             took = await killed_under_sessions(server)
             print(f"not ready {took:.2f} s after the engine was killed")
             assert took < 1
@@ -180,13 +182,10 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
                 figures
             )
 
-            family = psutil.Process(server.process.pid).children(recursive=True)
+            processes = family(server.process.pid)
+            memory |= shared_memory(processes)
             server.signal(signal.SIGTERM)
             assert await server.exit_status() == 0
-            # Python's resource tracker among them ends when it hears that the server has.
-            with trio.fail_after(5):
-                await until(lambda: not any(map(alive, family)))
-    assert shared_memory() <= before
-    assert (
-        json.loads((folder / "tekken.json").read_bytes())["audio"]["transcription_delay_ms"] == 400
-    )
+            await nothing_left(processes, memory)
+    tokenizer = json.loads((folder / "tekken.json").read_bytes())
+    assert tokenizer["audio"]["transcription_delay_ms"] == 400

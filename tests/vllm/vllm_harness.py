@@ -23,6 +23,7 @@ import attrs
 import psutil
 import trio
 
+from tests.engine.engine_harness import until
 from voxtral_actors.engine.hosted import HostedBackend
 from voxtral_actors.engine.loopthread import LoopThread
 from voxtral_actors.engine.port import EngineInfo
@@ -174,5 +175,36 @@ def engine_core(parent: int | None = None) -> int:
     return int(found.pid)
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}  # noqa: S108 - looks only
+def family(parent: int | None = None) -> list[psutil.Process]:
+    """The processes that a server process has started, and theirs.
+
+    Without Python's resource tracker, which lives as long as the server.
+    """
+    started = psutil.Process(parent).children(recursive=True)
+    return [process for process in started if "resource_tracker" not in str(process.cmdline())]
+
+
+def shared_memory(processes: list[psutil.Process]) -> set[Path]:
+    """The shared memory of these processes; other engines on this machine have theirs."""
+    found: set[str] = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            found |= {
+                mapped.path
+                for mapped in process.memory_maps()
+                if mapped.path.startswith("/dev/shm/")  # noqa: S108 - looks only
+            }
+    return {Path(path) for path in found}
+
+
+async def nothing_left(processes: list[psutil.Process], memory: set[Path]) -> None:
+    """All of them are gone, or will be in a moment."""
+
+    def alive(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        return False
+
+    with trio.fail_after(5):
+        await until(lambda: not any(map(alive, processes)))
+        await until(lambda: not any(path.exists() for path in memory))

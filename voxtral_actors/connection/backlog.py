@@ -58,6 +58,10 @@ class Backlog:
             self._consumed = consumed
             self._look(progress=True)
 
+    def excuse(self) -> None:
+        """The engine could not show any progress: its patience starts anew."""
+        self._look(progress=True)
+
     def end(self) -> None:
         """The stream is over: whoever waits for room need not any more."""
         self._over = True

@@ -46,6 +46,7 @@ from voxtral_actors.protocol.signals import (
     WindDown,
 )
 from voxtral_actors.settings import Settings
+from voxtral_actors.standstill import stood_still
 
 _TRANSCRIPTION = (events.Delta, events.Done)
 
@@ -167,6 +168,9 @@ class Bridge:
                 except trio.EndOfChannel:
                     return
             if link.stall.cancelled_caught:
+                if stood_still(link.backlog.deadline):
+                    link.backlog.excuse()
+                    continue
                 await self.tell(self._stalled(key, link.backlog))
                 return
             await self.tell(_translate(key, event))

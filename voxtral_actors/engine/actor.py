@@ -38,6 +38,7 @@ from voxtral_actors.engine.port import (
 )
 from voxtral_actors.engine.stream import ActorStream
 from voxtral_actors.groups import describe
+from voxtral_actors.standstill import stood_still
 
 log = structlog.get_logger(__name__)
 
@@ -214,10 +215,12 @@ class EngineActor:
         """Raise when the backend holds on to a stream that is over."""
         while True:
             while self._leaving:
-                oldest = next(iter(self._leaving.values()))
-                left = oldest + limits.ENGINE_RELEASE_S - trio.current_time()
-                if left <= 0:
+                oldest, since = next(iter(self._leaving.items()))
+                due = since + limits.ENGINE_RELEASE_S
+                await trio.sleep_until(due)
+                if stood_still(due):
+                    await trio.sleep(limits.STANDSTILL_S)
+                if oldest in self._leaving:
                     raise EngineStuckError(f"a slot is held {limits.ENGINE_RELEASE_S} s too long")
-                await trio.sleep(left)
             self._left = trio.Event()
             await self._left.wait()

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.shared_memory import SharedMemory
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory, where Linux has it
+
 
 class Brood:
     """Processes that were started since this object was made, with all their descendants."""
@@ -36,15 +38,12 @@ class Brood:
         self._seen: dict[int, Any] = {}
         self._memory: set[str] = set()
 
-    def remember(self) -> None:
-        """Called while all is well: look at what nobody finds any more once a process is dead, its
-        descendants and the names of the memory that they share."""
-        for process in self.look():
-            self._memory |= _shared_memory(process.pid)
-        self._memory -= _shared_memory(os.getpid())
-
     def look(self) -> list[Any]:
-        """Those that are alive, as `psutil.Process`."""
+        """Those that are alive, as `psutil.Process`.
+
+        Once while all is well is needed: when a process is dead, nobody finds its descendants any
+        more, nor the memory that they shared.
+        """
         import psutil
 
         for child in multiprocessing.active_children():
@@ -53,7 +52,10 @@ class Brood:
                     parent = psutil.Process(child.pid)
                     for process in (parent, *parent.children(recursive=True)):
                         self._seen.setdefault(process.pid, process)
-        return [process for process in self._seen.values() if _alive(process)]
+        alive = [process for process in self._seen.values() if _alive(process)]
+        for process in alive:
+            self._memory |= _shared_memory(process.pid)
+        return alive
 
     def kill(self) -> None:
         """Kill all of them, wait until they are gone, and take away what they left. Blocks."""
@@ -64,27 +66,29 @@ class Brood:
             for process in alive:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-            multiprocessing.active_children()  # reaps
             if time.monotonic() > deadline:
                 log.error("vllm.processes_left", pids=[process.pid for process in alive])
                 return
             time.sleep(0.02)
-        for name in self._memory:
-            # Attaching and unlinking also tells Python's resource tracker.
+        multiprocessing.active_children()  # reaps them
+        for name in self._memory - _shared_memory(os.getpid()):
             with suppress(FileNotFoundError):
-                memory = SharedMemory(name)
-                memory.close()
-                memory.unlink()
+                (_MEMORY / name).unlink()
+                # Python keeps a list of its own, to clean up at exit.
+                if name.startswith("psm_"):
+                    resource_tracker.unregister(f"/{name}", "shared_memory")
+                else:
+                    resource_tracker.unregister(f"/{name.removeprefix('sem.')}", "semaphore")
         self._memory.clear()
 
 
 def _shared_memory(pid: int) -> set[str]:
-    """Names of POSIX shared memory, as Python makes it, that a process has mapped."""
+    """Names of the shared memory and semaphores, as Python makes them, that a process has."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
     except OSError:
         return set()
-    return set(re.findall(r" /dev/shm/(psm_\w+)$", maps, re.MULTILINE))
+    return set(re.findall(rf" {_MEMORY}/(psm_\w+|sem\.mp-\w+)$", maps, re.MULTILINE))
 
 
 def _alive(process: Any) -> bool:

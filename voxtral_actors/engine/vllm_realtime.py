@@ -128,7 +128,7 @@ class VllmEngine:
             Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
             raise
         await self.vllm.llm.get_supported_tasks()  # proves that the engine answers
-        brood.remember()
+        brood.look()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
         return EngineInfo(
@@ -204,6 +204,12 @@ class VllmEngine:
         log.debug("vllm.stream", request=request_id, stream=spec.label, copy=rank)
         try:
             emit(await self._hear(session, request_id, audio, emit))
+        except Exception:
+            if not self.vllm.llm.errored:
+                raise
+            # The engine's death is the end of all streams: `wait_dead` tells of it, and then this
+            # task is cancelled.
+            await asyncio.Event().wait()
         finally:
             try:
                 await session.close()  # noqa: ASYNC102 - asyncio, and bounded in there

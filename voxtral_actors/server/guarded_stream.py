@@ -27,6 +27,7 @@ import attrs
 import trio
 
 from voxtral_actors import limits
+from voxtral_actors.standstill import stood_still
 
 RECEIVE_BYTES = 65_536
 """One receive: as hypercorn does it; the kernel's buffer is the larger one anyway."""
@@ -202,6 +203,8 @@ class GuardedStream:
                 self.abort(Ending.PEER_SILENT)
                 return
             await trio.sleep_until(since + limit)
+            if stood_still(since + limit):  # what the peer sent is in the socket: read it first
+                await trio.sleep(limits.STANDSTILL_S)
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data` or end the connection; never raises for a peer that is gone.
