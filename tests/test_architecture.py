@@ -104,8 +104,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "hypercorn": ("server.wire", "server.websocket_stream", "server.listener"),
     "quart": ("server.quart_app",),
     "quart_trio": ("server.quart_app",),
-    # One file for the server process; the plugin is loaded by vLLM into processes of its own.
-    "vllm": ("engine.vllm_library", "engine.vllm_plugin"),
+    # One file for the server process; the others are loaded by vLLM into processes of its own.
+    "vllm": ("engine.vllm_library", "engine.vllm_plugin", "engine.vllm_worker"),
     "torch": ("engine.vllm_library",),
     "psutil": ("engine.vllm_processes",),
     "huggingface_hub": ("engine.snapshot",),

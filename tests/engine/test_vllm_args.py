@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from voxtral_actors.engine.registry import EngineSetupError
-from voxtral_actors.engine.vllm_args import OURS, engine_args
+from voxtral_actors.engine.vllm_args import OURS, WORKER_EXTENSION, engine_args
 from voxtral_actors.settings import SettingsError, load
 
 FOLDER = Path("/srv/voxtral")
@@ -38,6 +39,7 @@ def test_the_defaults_are_all_there_is() -> None:
         "mm_processor_cache_gb": 0,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
+        "worker_extension_cls": WORKER_EXTENSION,
         "additional_config": {"voxtral_flat_sessions": True},
     }
 
@@ -71,6 +73,12 @@ def test_each_setting_becomes_its_argument(
     variable: str, text: str, name: str, value: object
 ) -> None:
     assert args(**{variable: text})[name] == value
+
+
+def test_the_workers_extension_is_there() -> None:
+    module, _, name = WORKER_EXTENSION.rpartition(".")
+
+    assert callable(getattr(import_module(module), name))
 
 
 def test_ray_starts_the_copies() -> None:

@@ -28,6 +28,8 @@ PLAIN = (
 )
 """Settings that are an argument of the same name."""
 
+WORKER_EXTENSION = "voxtral_actors.engine.vllm_worker.VoxtralWorker"
+
 OURS: dict[str, str] = {
     "model": "VOXTRAL_MODEL_DIR names the model",
     "tokenizer": "it comes with the model",
@@ -36,6 +38,7 @@ OURS: dict[str, str] = {
     "mm_processor_cache_gb": "no frame of audio comes twice, so a cache would only fill up",
     "stream_interval": "each token is the input of the next step",
     "skip_tokenizer_init": "the tokenizer says how the audio is cut",
+    "worker_extension_cls": "it is this engine's own",
     "runner": "this engine transcribes",
     "logging_config": "VOXTRAL_LOG_LEVEL and VOXTRAL_LOG_FORMAT are for that",
     "disable_log_stats": "its figures are in /metrics",
@@ -60,6 +63,7 @@ def engine_args(settings: Settings, folder: Path) -> dict[str, Any]:
         "disable_log_stats": True,
         # A bar that is drawn over and over is no line of a log.
         "use_tqdm_on_load": False,
+        "worker_extension_cls": WORKER_EXTENSION,
     }
     if settings.data_parallel_size > 1:
         args["data_parallel_backend"] = settings.data_parallel_backend

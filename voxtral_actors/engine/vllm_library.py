@@ -37,8 +37,6 @@ class Capacity:
     """Copies of the model: the data parallel size."""
     max_tokens: int
     """The length of a stream, in tokens."""
-    by_kv_cache: int | None
-    """Streams whose keys and values fit; None: there is no such limit."""
     by_encoder_cache: int
     """Streams whose audio fits that vLLM keeps between two frames."""
 
@@ -98,7 +96,6 @@ def _learn(llm: Any) -> Loaded:
     theirs.propagate = True
     config = llm.vllm_config
     layout, piece = tokenizer_facts(llm.get_tokenizer())
-    kv_cache = config.cache_config.kv_cache_max_concurrency
     return Loaded(
         llm=llm,
         layout=layout,
@@ -108,11 +105,21 @@ def _learn(llm: Any) -> Loaded:
         capacity=Capacity(
             copies=config.parallel_config.data_parallel_size,
             max_tokens=config.model_config.max_model_len,
-            by_kv_cache=None if kv_cache is None else int(kv_cache),
             # A paused session keeps the encoder's output of its last frame; the first is long.
             by_encoder_cache=llm.input_processor.mm_encoder_cache_size // len(layout.prefix),
         ),
     )
+
+
+async def fit_kv_cache(vllm: Loaded) -> int:
+    """How many streams of the full length have room in the KV cache of one copy.
+
+    It is the first call that goes through to the workers and back, so it proves that they answer.
+    """
+    # The first frame is the longest; the next may be on its way before its blocks are given back.
+    in_flight = 2 * len(vllm.layout.prefix)
+    answers = await vllm.llm.collective_rpc("voxtral_streams", args=(in_flight,))
+    return int(min(answers))
 
 
 def _figures_logger(figures: Figures) -> Any:

@@ -127,29 +127,31 @@ class VllmEngine:
             # What cannot be stopped is left to a thread that takes its processes away.
             Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
             raise
-        await self.vllm.llm.get_supported_tasks()  # proves that the engine answers
+        fit_kv_cache = await vllm_library.fit_kv_cache(self.vllm)
         brood.look()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
         return EngineInfo(
             name="vllm",
             model=self.settings.model_name,
-            slots=capacity.copies * self._slots_of_a_copy(),
+            slots=capacity.copies * self._slots_of_a_copy(fit_kv_cache),
             transcription_delay_ms=self.vllm.layout.delay_ms,
         )
 
-    def _slots_of_a_copy(self) -> int:
-        asked, fit = self.settings.max_num_seqs, self.vllm.capacity
-        bounds = [asked, fit.by_encoder_cache]
-        if fit.by_kv_cache is not None:
-            bounds.append(fit.by_kv_cache)
-        slots = max(1, min(bounds))
-        figures = {"VLLM_MAX_NUM_SEQS": asked, "fit_kv_cache": fit.by_kv_cache}
-        if slots < asked:
-            hint = "a smaller VLLM_MAX_MODEL_LEN makes room for more streams"
-            log.warning("vllm.fewer_slots", slots=slots, hint=hint, **figures)
+    def _slots_of_a_copy(self, fit_kv_cache: int) -> int:
+        asked, fit_encoder = self.settings.max_num_seqs, self.vllm.capacity.by_encoder_cache
+        slots = max(1, min(asked, fit_kv_cache, fit_encoder))
+        figures = {
+            "slots": slots,
+            "max_num_seqs": asked,
+            "fit_kv_cache": fit_kv_cache,
+            "fit_encoder_cache": fit_encoder,
+        }
+        if slots == asked:
+            log.info("vllm.slots", **figures)
         else:
-            log.info("vllm.slots", slots=slots, **figures)
+            hint = "a smaller VLLM_MAX_MODEL_LEN makes room for more streams"
+            log.warning("vllm.fewer_slots", hint=hint, **figures)
         return slots
 
     async def wait_dead(self) -> None:

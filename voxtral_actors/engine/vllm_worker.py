@@ -1,0 +1,41 @@
+"""Runs inside vLLM's workers: tells how many streams the KV cache has room for.
+
+vLLM's own figure for that allows each request all the tokens of the largest batches. A stream of
+ours has one frame in flight, and the encoder's keys and values are ten times as large as those of
+the decoder: by vLLM's figure a GPU for fifty streams has room for seven.
+
+The server names this class in vLLM's `worker_extension_cls`; vLLM mixes it into its worker class.
+So this file imports vllm only where it runs, and nothing of this package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class VoxtralWorker:
+    """Methods that the server can call in every worker."""
+
+    vllm_config: Any
+    model_runner: Any
+
+    def voxtral_streams(self, in_flight: int) -> float:
+        """How many streams of VLLM_MAX_MODEL_LEN tokens fit, each with so many tokens in flight."""
+        from vllm.v1.core.kv_cache_utils import get_max_concurrency_for_kv_cache_config
+
+        kv_cache = self.model_runner.kv_cache_config
+        frugal: Any = _Frugal(self.vllm_config, in_flight)
+        streams = get_max_concurrency_for_kv_cache_config(frugal, kv_cache)
+        # One block is vLLM's own, the null block.
+        return float(streams * (kv_cache.num_blocks - 1) / kv_cache.num_blocks)
+
+
+class _Frugal:
+    """vLLM's configuration, but for how many tokens a request may have in flight."""
+
+    def __init__(self, config: Any, in_flight: int) -> None:
+        self._config = config
+        self.max_in_flight_tokens = in_flight
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._config, name)
