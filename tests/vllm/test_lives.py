@@ -14,7 +14,7 @@ import psutil
 import pytest
 import trio
 
-from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say
+from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say, until
 from tests.vllm import sounds, vllm_reference
 from tests.vllm.vllm_harness import (
     START_S,
@@ -82,35 +82,55 @@ async def test_p15_two_failed_starts_then_a_stall_then_a_cancelled_start(
     await nothing_left(processes, memory)
 
 
-async def test_two_copies_of_the_model_share_the_streams(
+async def test_two_copies_of_the_model_take_as_many_streams_as_their_memory_holds(
     said: str, nobody_else: None, model: Path
 ) -> None:
-    two = settings(model, VLLM_DATA_PARALLEL_SIZE="2", VLLM_MAX_NUM_SEQS="2")
+    """So few blocks that they are the limit, and streams that grow to the length of the model."""
+    tokens = 400
+    few = settings(
+        model,
+        VLLM_DATA_PARALLEL_SIZE="2",
+        VLLM_MAX_NUM_SEQS="16",
+        VLLM_MAX_MODEL_LEN=str(tokens),
+        VLLM_MAX_NUM_BATCHED_TOKENS="512",
+        VLLM_ENGINE_ARGS='{"dtype": "bfloat16", "num_gpu_blocks_override": 20}',
+    )
+    long = sounds.pcm(sounds.sweep((tokens - 39) * 0.08 - 2, 100, 4000))
     heard: list[str] = []
     lives: list[VllmBackend] = []
 
     def make() -> VllmBackend:
-        lives.append(create(two))
+        lives.append(create(few))
         return lives[-1]
 
-    async def speak(actor: EngineActor) -> None:
-        last = await say(actor, SPOKEN)
+    async def speak(actor: EngineActor, pcm: bytes) -> None:
+        last = await say(actor, pcm)
         assert isinstance(last.last, Finished)
         heard.append(last.text)
 
     with trio.fail_after(2 * START_S):
         async with running(make) as actor:
             assert actor.info is not None
-            assert actor.info.slots == 4
+            slots = actor.info.slots
+            assert 2 <= slots < 32
             async with trio.open_nursery() as nursery:
-                for _ in range(4):
-                    nursery.start_soon(speak, actor)
+                for _ in range(min(slots, 4)):
+                    nursery.start_soon(speak, actor, SPOKEN)
+            assert heard == [said] * len(heard)
+            await until(lambda: actor.statistics().slots_taken == 0)
+
+            heard.clear()
+            async with trio.open_nursery() as nursery:
+                for _ in range(slots):
+                    nursery.start_soon(speak, actor, long)
+            assert heard == [heard[0]] * slots
             engine = lives[-1].engine
             assert isinstance(engine, VllmEngine)
             assert set(engine.figures.ranks) == {0, 1}
-            assert all(rank.steps > 20 for rank in engine.figures.ranks.values())
+            assert all(rank.steps > 300 for rank in engine.figures.ranks.values())
+            assert engine.figures.totals()["vllm_preemptions_total"] == 0
+            print(f"{slots} slots, KV cache {engine.figures.totals()['vllm_kv_cache_usage']:.0%}")
             memory = shared_memory(family())
             assert memory
 
-    assert heard == [said] * 4
     await nothing_left([], memory)

@@ -33,6 +33,7 @@ from voxtral_actors.engine.port import (
     Failed,
     Finished,
     Measured,
+    Mortal,
     Released,
     StreamSpec,
 )
@@ -195,6 +196,8 @@ class EngineActor:
             self._starts += 1
             self._became_ready.set()
             log.info("engine.ready", engine=info.name, model=info.model, slots=info.slots)
+            if isinstance(backend, Mortal):
+                nursery.start_soon(self._mourn, backend.dead)
             try:
                 await self._watch_releases()
             finally:  # before the backend is waited for, which may take its time to stop
@@ -204,6 +207,11 @@ class EngineActor:
     async def _host(backend: Backend, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
         await backend.run(task_status=task_status)
         raise EngineDiedError("the engine stopped by itself")
+
+    @staticmethod
+    async def _mourn(dead: trio.Event) -> None:
+        await dead.wait()
+        raise EngineDiedError("the engine is dead")
 
     def _bury(self) -> None:
         self._backend = self._info = None

@@ -142,6 +142,7 @@ class HostedBackend:
         self.engine = engine
         self.thread = LoopThread()
         self.ending = False  # in the loop: no stream may begin any more
+        self.dead = trio.Event()
         self._life = trio.CancelScope()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -177,4 +178,5 @@ class HostedBackend:
 
     def _limit_end(self) -> None:
         """In trio: a dead engine that cannot even end must not pass for one that serves."""
+        self.dead.set()
         self._life.deadline = trio.current_time() + limits.ENGINE_STOP_S

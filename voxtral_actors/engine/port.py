@@ -180,6 +180,14 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Mortal(Protocol):
+    """A backend that may know of its death before `run` has cleaned up after it."""
+
+    dead: trio.Event
+    """Set at once: from then on nothing is opened, and its streams are over."""
+
+
+@runtime_checkable
 class Measured(Protocol):
     """A backend that has figures of its own for `/metrics`."""
 

@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -49,6 +50,9 @@ from voxtral_actors.engine.vllm_processes import Brood, Worker, kill_until_over
 from voxtral_actors.engine.vllm_session import Session
 from voxtral_actors.engine.vllm_text import TokenText
 from voxtral_actors.settings import Settings
+
+if TYPE_CHECKING:  # it needs the hub's library, which comes with vllm
+    from voxtral_actors.engine import snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -85,8 +89,7 @@ class VllmBackend(HostedBackend):
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
         from voxtral_actors.engine import snapshot
 
-        report = _FetchLog()
-        self._vllm.folder = await snapshot.ready(self._settings, progress=report)
+        self._vllm.folder = await snapshot.ready(self._settings, progress=_FetchLog())
         await super().run(task_status=task_status)
 
     def figures(self) -> dict[str, float]:
@@ -268,9 +271,14 @@ class _FetchLog:
         self._doing = ""
         self._next = 0.0
 
-    def __call__(self, progress: object) -> None:
-        doing = str(getattr(progress, "doing", ""))
+    def __call__(self, progress: snapshot.Progress) -> None:
         now = time.monotonic()
-        if doing != self._doing or now >= self._next:
-            self._doing, self._next = doing, now + limits.FETCH_LINE_S
-            log.info("model.files", progress=str(progress))
+        if progress.total and (progress.doing != self._doing or now >= self._next):
+            self._doing, self._next = progress.doing, now + limits.FETCH_LINE_S
+            log.info(
+                "model.files",
+                doing=progress.doing,
+                file=progress.file,
+                percent=100 * progress.done // progress.total,
+                note=progress.note,
+            )
