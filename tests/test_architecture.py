@@ -107,7 +107,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     # One file for the server process; the others are loaded by vLLM into processes of its own.
     "vllm": ("engine.vllm_library", "engine.vllm_plugin", "engine.vllm_worker"),
     "torch": ("engine.vllm_library",),
-    "psutil": ("engine.vllm_processes",),
+    "psutil": ("engine.vllm_processes", "engine.vllm_worker"),
     "huggingface_hub": ("engine.snapshot",),
     "asyncio": (
         "engine.loopthread",

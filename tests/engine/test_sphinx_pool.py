@@ -13,8 +13,9 @@ import trio
 from tests.engine.sphinx_harness import SECOND, Recorded, children, running
 from voxtral_actors import limits
 from voxtral_actors.engine.port import EngineInfo, Failed, Finished, Progress, Text
-from voxtral_actors.engine.sphinx import SphinxBackend, SphinxNotInstalledError, create
+from voxtral_actors.engine.sphinx import SphinxBackend, create
 from voxtral_actors.engine.sphinx_pool import WorkerLostError
+from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.settings import load
 
 PRELUDE = """
@@ -69,13 +70,12 @@ async def test_info_says_what_serves_and_that_it_is_not_for_production() -> None
     assert "production" in info.note
 
 
-async def test_missing_pocketsphinx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pocketsphinx_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said when the engine is looked up, before a port is open."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with (
-        trio.fail_after(5),
-        pytest.raises(SphinxNotInstalledError, match=r"voxtral-actors\[sphinx\]"),
-    ):
-        await SphinxBackend(1).run(task_status=trio.TASK_STATUS_IGNORED)
+    settings = load({"VOXTRAL_API_KEY": "k", "MAX_CONCURRENT_CONNECTIONS": "1"})
+    with pytest.raises(EngineSetupError, match=r"voxtral-actors\[sphinx\]"):
+        create(settings)
 
 
 @pytest.mark.parametrize(

@@ -208,8 +208,7 @@ async def test_who_has_no_key_learns_nothing_else() -> None:
                 server.scripted.kill()
                 await until(lambda: server.engine.info is None, "the engine lives")
                 assert await all_three() == [*first, "engine_unavailable"]
-                server.running.service.admission.draining = True
-                assert await all_three() == [*first, "shutting_down"]
-                server.running.service.admission.draining = False
                 await server.engine.wait_ready()
+                server.running.service.drain.start(trio.current_time() + 60)
+                assert await all_three() == [*first, "shutting_down"]
             assert server.admission.refused["authentication_failed"] == 3

@@ -166,6 +166,11 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
             assert first["text"]
             assert first["usage"]["completion_tokens"] > 6 / 0.08
 
+            # Ctrl-C in a terminal reaches every process; vLLM's must go on while the server drains.
+            for process in family(server.process.pid):
+                process.send_signal(signal.SIGINT)
+            assert (await transcribed(server, audio))["text"] == first["text"]
+
             memory = shared_memory(family(server.process.pid))
             assert memory
             took = await killed_under_sessions(server)

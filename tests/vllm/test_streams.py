@@ -116,20 +116,25 @@ async def _alone(actor: EngineActor, shared: SharedVllm, pcm: bytes) -> tuple[st
     return text, usage, max(requests)
 
 
+@pytest.mark.parametrize(("samples", "fits"), [((59 - 32) * 1280, True), (28 * 1280, False)])
 async def test_a_stream_that_outgrows_the_model_ends_in_failed(
-    shared: SharedVllm, monkeypatch: pytest.MonkeyPatch
+    shared: SharedVllm, monkeypatch: pytest.MonkeyPatch, samples: int, fits: bool
 ) -> None:
-    pcm = sounds.pcm(sounds.speech(4.0))
+    """60 tokens, of which 59 are used: 32 for the padding on the left, 80 ms of audio each. What
+    does not fit may be padding only."""
     vllm = shared.engine.vllm
     short = attrs.evolve(vllm, capacity=attrs.evolve(vllm.capacity, max_tokens=60))
     monkeypatch.setattr(shared.engine, "_loaded", short)
     with trio.fail_after(60):
         async with running(lambda: Visitor(shared, SLOTS)) as actor:
-            heard = await say(actor, pcm)
+            heard = await say(actor, sounds.pcm(sounds.speech(4.0))[: 2 * samples])
 
-    assert isinstance(heard.last, Failed)
-    assert heard.last.reason_code == "max_model_len"
-    assert heard.last.retryable
-    # 60 tokens, the last one not used: 59 of 80 ms, 32 of them padding on the left.
     assert heard.positions[-1] == (59 - 32) * 1280
+    if fits:
+        assert isinstance(heard.last, Finished)
+        assert heard.last.consumed == samples
+    else:
+        assert isinstance(heard.last, Failed)
+        assert heard.last.reason_code == "max_model_len"
+        assert heard.last.retryable
     assert vllm.llm.get_num_unfinished_requests() == 0

@@ -229,6 +229,8 @@ class EngineActor:
                 if stood_still(due):
                     await trio.sleep(limits.STANDSTILL_S)
                 if oldest in self._leaving:
-                    raise EngineStuckError(f"a slot is held {limits.ENGINE_RELEASE_S} s too long")
+                    raise EngineStuckError(
+                        f"a slot is still held {limits.ENGINE_RELEASE_S:g} s after its stream ended"
+                    )
             self._left = trio.Event()
             await self._left.wait()

@@ -56,7 +56,8 @@ class EngineInfo:
     model: str
     """The served model's name, the only one that `session.update` accepts."""
     slots: int
-    """How many streams may be open at once; one more is refused, never queued."""
+    """How many streams may be heard at once; one more is refused, never queued. Streams that are
+    over but not released yet do not count, up to as many again."""
     transcription_delay_ms: int
     """How far text trails the audio by design."""
     note: str = ""

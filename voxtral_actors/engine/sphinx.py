@@ -28,16 +28,13 @@ from voxtral_actors.engine.port import (
     StreamSpec,
     Text,
 )
+from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.sphinx_pool import COMMAND, Worker, WorkerLostError, WorkerPool
 from voxtral_actors.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 NOTE = "Embedded CPU recogniser: English only, accuracy of its age; for production use vllm."
-
-
-class SphinxNotInstalledError(Exception):
-    """The optional dependency of this engine is missing."""
 
 
 @attrs.frozen
@@ -105,10 +102,6 @@ class SphinxBackend:
         return SphinxStatistics(len(self._pool.workers), self._pool.warm, self._streams)
 
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
-        if importlib.util.find_spec("pocketsphinx") is None:
-            raise SphinxNotInstalledError(
-                "the embedded engine needs pocketsphinx: pip install 'voxtral-actors[sphinx]'"
-            )
         first = await self._pool.start()  # outside the nursery: its error is raised as it is
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pool.run, first)
@@ -180,5 +173,11 @@ async def _relay(stream: SphinxStream, worker: Worker, deliver: Deliver) -> None
 
 
 def create(settings: Settings) -> SphinxBackend:
-    """Entry point of the engine."""
+    """Entry point of the engine.
+
+    Raises:
+        EngineSetupError: pocketsphinx is not installed.
+    """
+    if importlib.util.find_spec("pocketsphinx") is None:
+        raise EngineSetupError("it needs pocketsphinx: pip install 'voxtral-actors[sphinx]'")
     return SphinxBackend(settings.max_connections * limits.SPHINX_SLOTS_A_CONNECTION)

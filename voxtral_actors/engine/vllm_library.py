@@ -14,6 +14,8 @@ from __future__ import annotations
 import atexit
 import gc
 import logging
+import os
+import signal
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -58,13 +60,14 @@ class Loaded:
 
 
 def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
-    """Start vLLM for the model in `folder`. Blocks.
+    """Start vLLM for the model in `folder`. Blocks, and is called in a thread of its own.
 
     Raises:
         Exception: whatever vLLM has to say: TypeError and ValueError are about the settings.
     """
     vllm_environ.prepare()
     # A client that is in a cycle is freed by the collector, and its finaliser needs its modules.
+    atexit.unregister(gc.collect)
     atexit.register(gc.collect)
     from vllm.config import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -77,6 +80,9 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
         log_level=settings.log_level.upper(),
         formatter=settings.log_format,
     )
+    # vLLM's processes inherit this. Ctrl-C reaches every process in a terminal, and the server needs
+    # its engine for the drain that follows.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     args = AsyncEngineArgs(**vllm_args.engine_args(settings, folder), logging_config=lines)
     config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
     config.logging_config.configure_logging = True
@@ -111,15 +117,15 @@ def _learn(llm: Any) -> Loaded:
     )
 
 
-async def fit_kv_cache(vllm: Loaded) -> int:
-    """How many streams of the full length have room in the KV cache of one copy.
+async def greet_workers(vllm: Loaded) -> int:
+    """Tell the workers who they work for, which proves that they answer.
 
-    It is the first call that goes through to the workers and back, so it proves that they answer.
+    Returns how many streams of the full length have room in the KV cache of one copy.
     """
+    await vllm.llm.collective_rpc("voxtral_follow", args=(os.getpid(),))
     # The first frame is the longest; the next may be on its way before its blocks are given back.
     in_flight = 2 * len(vllm.layout.prefix)
-    answers = await vllm.llm.collective_rpc("voxtral_streams", args=(in_flight,))
-    return int(min(answers))
+    return int(min(await vllm.llm.collective_rpc("voxtral_streams", args=(in_flight,))))
 
 
 def _figures_logger(figures: Figures) -> Any:

@@ -130,7 +130,7 @@ class VllmEngine:
             # What cannot be stopped is left to a thread that takes its processes away.
             Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
             raise
-        fit_kv_cache = await vllm_library.fit_kv_cache(self.vllm)
+        fit_kv_cache = await vllm_library.greet_workers(self.vllm)
         brood.look()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
@@ -233,7 +233,7 @@ class VllmEngine:
         vllm = self.vllm
         cutter, text = FrameCutter(vllm.layout), TokenText(vllm.piece)
         tokens = list(vllm.layout.prefix)
-        frames = length = 0
+        frames = length = consumed = 0
         complete = False
         while not complete:
             chunk = await audio.get()
@@ -244,6 +244,8 @@ class VllmEngine:
                 cutter.feed(chunk)
             for frame in cutter.frames():
                 if length + frame.tokens >= vllm.capacity.max_tokens:
+                    if complete and consumed == cutter.fed:
+                        break  # what is left is padding
                     return self._too_long()
                 hash_ = f"{request_id}.{frames}"
                 token = await session.step(vllm.make_input(hash_, tokens, frame.pcm))
@@ -251,8 +253,9 @@ class VllmEngine:
                 length += frame.tokens
                 self.figures.frames += 1
                 tokens = [token]
+                consumed = frame.consumed
                 said = text.feed(token)
-                emit(Text(said, frame.consumed) if said else Progress(frame.consumed))
+                emit(Text(said, consumed) if said else Progress(consumed))
         await session.finish()
         return Finished(cutter.fed, prompt_tokens=length, completion_tokens=frames)
 

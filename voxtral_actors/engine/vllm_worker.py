@@ -1,8 +1,12 @@
-"""Runs inside vLLM's workers: tells how many streams the KV cache has room for.
+"""Runs inside vLLM's workers: tells how many streams have room, and does not outlive the server.
 
 vLLM's own figure for that allows each request all the tokens of the largest batches. A stream of
 ours has one frame in flight, and the encoder's keys and values are ten times as large as those of
 the decoder: by vLLM's figure a GPU for fifty streams has room for seven.
+
+When the server stops, it takes vLLM's processes with it. When it is killed, nobody does: vLLM's
+engine process would wait for it for ever, with all its GPU memory. So a worker watches the server,
+and takes the engine process with it.
 
 The server names this class in vLLM's `worker_extension_cls`; vLLM mixes it into its worker class.
 So this file imports vllm only where it runs, and nothing of this package.
@@ -10,6 +14,10 @@ So this file imports vllm only where it runs, and nothing of this package.
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import threading
 from typing import Any
 
 
@@ -28,6 +36,28 @@ class VoxtralWorker:
         streams = get_max_concurrency_for_kv_cache_config(frugal, kv_cache)
         # One block is vLLM's own, the null block.
         return float(streams * (kv_cache.num_blocks - 1) / kv_cache.num_blocks)
+
+    def voxtral_follow(self, server: int) -> None:
+        """End with the process of this number, however it ends."""
+        threading.Thread(target=_follow, args=(server,), name="voxtral-follow", daemon=True).start()
+
+
+def _follow(server: int) -> None:
+    import psutil
+
+    line = [psutil.Process(), *psutil.Process().parents()]
+    children = [process for process in line if process.ppid() == server]
+    if not children:
+        return  # the server is on another machine, where vLLM has its own way
+    try:
+        watched = os.pidfd_open(server)
+    except ProcessLookupError:
+        pass
+    else:
+        select.select([watched], [], [])
+    for process in children:
+        os.kill(process.pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Frugal:

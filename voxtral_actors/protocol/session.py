@@ -88,8 +88,9 @@ class Session:
     def _classify(self, message: signals.Message) -> Input:
         match message:
             case say.Append(request_id=None):
-                late = self.active is None and self._late is not None
-                return Input.LATE if late else Input.AUDIO
+                if self.active is not None:
+                    return Input.AUDIO
+                return Input.STRAY if self._late is None else Input.LATE
             case say.Append(request_id=name) | say.Finalise(request_id=name):
                 if self.active is not None and name == self.active.request_id:
                     return Input.AUDIO if isinstance(message, say.Append) else Input.FINAL
@@ -163,8 +164,7 @@ class Session:
         return self._bad(misfit("invalid_payload", *what, message))
 
     def _feed(self, message: say.Append) -> list[Effect]:
-        if self.active is None:  # a binary frame, which names no utterance
-            return self._stray(message)
+        assert self.active is not None  # noqa: S101 - it is why the input is AUDIO
         self.active.samples += message.samples
         return [effects.Feed(self.active.key, message.audio)]
 

@@ -69,7 +69,7 @@ TRANSITIONS: dict[Input, dict[State, State]] = {
     Input.TEXT: _stay((_A, _F, _O)),
     Input.WIND_DOWN: {_I: _I, _A: _F, _F: _F, _O: _F, _E: _E},
     Input.CLOSE: dict.fromkeys((*_LIVING, _E), _E),
-    Input.AUDIO: _stay(),
+    Input.AUDIO: _stay((_A, _O)),
     Input.STRAY: _stay(),
     Input.LATE: _stay(),
     Input.START_REFUSED: {_I: _I, _A: _I, _F: _F, _O: _F, _E: _E},

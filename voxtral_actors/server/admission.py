@@ -18,6 +18,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.settings import Settings
@@ -62,11 +63,11 @@ def read_credentials(headers: Fields, query: Fields, subprotocols: Sequence[str]
 class Admission:
     """The gate of one server."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, drain: Drain) -> None:
         self._settings = settings
         self._engine = engine
         self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
-        self.draining = False
+        self._drain = drain
         self.open = 0
         self.admitted = 0
         self.refused: Counter[str] = Counter()
@@ -102,7 +103,7 @@ class Admission:
             return Close.BAD_KEY
         if not self._allows(credentials.origin, credentials.host):
             return Close.BAD_ORIGIN
-        if self.draining:
+        if self._drain.started:
             return Close.DRAINING
         info = self._engine.info
         if info is None:

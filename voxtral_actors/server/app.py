@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from voxtral_actors import groups, limits
+from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine import registry
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.server import metrics, quart_app
@@ -68,7 +69,8 @@ async def run(
     """
     engine = engine or EngineActor(registry.load(settings))
     sockets = await _listen(settings.host, settings.port)
-    service = Service(settings, engine, Admission(settings, engine))
+    drain = Drain()
+    service = Service(settings, engine, Admission(settings, engine, drain), drain)
     options = WireOptions(
         write_deadline_s=settings.write_deadline_s, max_message_bytes=settings.max_message_bytes
     )
@@ -106,7 +108,7 @@ async def _drain(service: Service) -> None:
     # What comes after the last session (cutting sockets, stopping the engine) needs time too.
     left = max(whole - limits.STOP_RESERVE_S, whole / 2)
     log.info("server.draining", connections=service.admission.open, seconds=left)
-    service.start_drain(trio.current_time() + left)
+    service.drain.start(trio.current_time() + left)
     with trio.move_on_after(left) as scope:
         await service.admission.nobody()
     if scope.cancelled_caught:

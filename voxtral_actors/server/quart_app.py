@@ -7,12 +7,14 @@ under the handshake deadline.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
+import trio
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 from quart import Response, websocket
@@ -22,7 +24,7 @@ from quart_trio import QuartTrio
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.supervisor import Outcome
 from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED
-from voxtral_actors.limits import MAX_HTTP_BODY_BYTES
+from voxtral_actors.limits import MAX_HTTP_BODY_BYTES, METRICS_AGE_S
 from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import encode
 from voxtral_actors.protocol.events import CONNECTION_REQUEST_ID
@@ -78,9 +80,16 @@ def create(service: Service, metrics: CollectorRegistry) -> QuartTrio:
         status = service.status
         return {"status": status}, 200 if status == "ready" else 503
 
+    scrape = b""
+    scraped_at = -math.inf
+
     @app.get("/metrics")
     async def prometheus() -> ResponseReturnValue:
-        return Response(generate_latest(metrics), content_type=CONTENT_TYPE_LATEST)
+        nonlocal scrape, scraped_at
+        now = trio.current_time()
+        if now - scraped_at >= METRICS_AGE_S:
+            scrape, scraped_at = generate_latest(metrics), now
+        return Response(scrape, content_type=CONTENT_TYPE_LATEST)
 
     @app.websocket("/ws")
     async def ws() -> None:

@@ -19,7 +19,7 @@ class Service:
     settings: Settings
     engine: EngineActor
     admission: Admission
-    drain: Drain = attrs.field(factory=Drain)
+    drain: Drain
     outcomes: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """How connections ended: (kind, reason) -> count."""
 
@@ -29,8 +29,3 @@ class Service:
         if self.drain.started:
             return "draining"
         return "ready" if self.engine.info is not None else "starting"
-
-    def start_drain(self, deadline: float) -> None:
-        """Refuse what is new, let what runs finish until `deadline` on trio's clock."""
-        self.admission.draining = True
-        self.drain.start(deadline)

@@ -28,6 +28,11 @@ FRAMES_AT_ONCE = 64
 thousand of them, and some (pongs, fragments) wait for nothing by themselves."""
 
 
+FRAGMENT_COST = 64
+"""What a fragment is charged beside its bytes: about what it costs in memory while it waits. So a
+message of empty fragments comes to an end too."""
+
+
 class _TooBigError(Exception):
     """A message grew past the limit."""
 
@@ -46,7 +51,9 @@ class _Assembly:
         if isinstance(part, str) and not part.isascii():
             self._bytes += len(part.encode())
         else:
-            self._bytes += len(part) or 1  # or fragments without content would never end
+            self._bytes += len(part)
+        if event.frame_finished and not event.message_finished:
+            self._bytes += FRAGMENT_COST
         if self._bytes > self._max_bytes:
             raise _TooBigError
         self._parts.append(part)
