@@ -114,7 +114,7 @@ MAX_HTTP_BODY_BYTES: Final = 4096
 """Nothing that this server answers over HTTP takes a body."""
 
 METRICS_AGE_S: Final = 0.1
-"""Scrapes that come closer together share one answer: anybody may ask, and it takes milliseconds."""
+"""Scrapes closer together share one answer: anybody may ask, and it takes milliseconds."""
 
 STOP_RESERVE_S: Final = CLOSE_HANDSHAKE_S + ENGINE_STOP_S
 """The part of VOXTRAL_DRAIN_TIMEOUT_S kept for what comes after the last session."""

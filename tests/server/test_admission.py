@@ -16,6 +16,7 @@ from tests.server.harness import OTHER_KEY, Served, serving, until
 from tests.server.wire_client import KEY
 from tests.server.wire_helpers import Raw, upgrade_request
 from voxtral_actors import logs
+from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.protocol.events import Error
 from voxtral_actors.secret import Secret
@@ -174,7 +175,7 @@ def test_p7_every_key_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Secret, "matches", counted)
     settings = load({"VOXTRAL_API_KEY": "one,two,three", "MAX_CONCURRENT_CONNECTIONS": "1"})
-    admission = Admission(settings, EngineActor(Scripted().backend))
+    admission = Admission(settings, EngineActor(Scripted().backend), Drain())
     for offered in ("one", "two", "three", "four"):
         compared.clear()
         with admission.admit(Credentials((offered, "x"), None, "here")):

@@ -214,7 +214,7 @@ async def test_a_drain_ends_every_connection(wirings: list[Wiring]) -> None:
                     await client.send(PCM)
                     await client.next()
                     ready += 1
-                    await until(lambda: server.admission.draining, "no drain")
+                    await until(lambda: server.running.service.drain.started, "no drain")
                     await client.finish()
                     assert (await client.hear_past_deltas(Done)).text == transcript(PCM)
                     await client.hear(Error)

@@ -11,6 +11,7 @@ from tests.server.harness import Served, serving, until
 from tests.server.wire_client import KEY
 from tests.server.wire_helpers import Raw
 from voxtral_actors.protocol.events import Delta, Error
+from voxtral_actors.server import quart_app
 
 
 async def probe(server: Served) -> tuple[int, str]:
@@ -19,6 +20,12 @@ async def probe(server: Served) -> tuple[int, str]:
     assert (health.status, health.json()) == (200, {"status": "ok"})
     ready = await server.http("/readyz")
     return ready.status, ready.json()["status"]
+
+
+@pytest.fixture(autouse=True)
+def every_scrape_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two scrapes in a tenth of a second would be one."""
+    monkeypatch.setattr(quart_app, "METRICS_AGE_S", 0)
 
 
 async def figures(server: Served) -> dict[str, float]:
@@ -55,7 +62,7 @@ async def test_p16_readyz_says_503_from_the_start_of_the_drain() -> None:
                 await client.start()
                 await client.alive()
                 server.running.stop.set()
-                await until(lambda: server.admission.draining, "no drain")
+                await until(lambda: server.running.service.drain.started, "no drain")
                 assert await probe(server) == (503, "draining")
                 assert (await figures(server))["draining"] == 1
                 server.scripted.kill()
@@ -178,3 +185,14 @@ async def test_nobody_waits_for_a_body(path: str, length: str) -> None:
             head = await raw.head()
             assert head.startswith((b"HTTP/1.1 405 ", b"HTTP/1.1 404 "))
             await raw.rest()
+
+
+async def test_scrapes_of_one_moment_share_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks a hundred times a second costs no more than who asks ten times."""
+    monkeypatch.setattr(quart_app, "METRICS_AGE_S", 3600)
+    with trio.fail_after(10):
+        async with serving() as server:
+            before = await figures(server)
+            async with server.session() as client:
+                await client.alive()
+                assert await figures(server) == before

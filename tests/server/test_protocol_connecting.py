@@ -141,7 +141,7 @@ async def draining() -> AsyncIterator[Served]:
         await client.start()
         await client.alive()
         server.running.stop.set()
-        await until(lambda: server.admission.draining, "no drain")
+        await until(lambda: server.running.service.drain.started, "no drain")
         yield server
         await client.say("cancel")
 
