@@ -73,3 +73,41 @@ def test_readme_links_lead_somewhere() -> None:
 
     assert links
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+async def test_readme_client_transcribes_the_sample(tmp_path: Path) -> None:
+    """The block under "A client in Python" is a program that works, but for the server's port."""
+    pytest.importorskip("pocketsphinx", reason="the embedded engine is not installed")
+    import subprocess
+    import sys
+
+    import trio
+
+    from tests.server.server_process import server_process
+    from tests.server.wire_client import KEY
+
+    pattern = r"^## A client in Python\n+```python\n(.*?)^```$"
+    block = re.search(pattern, README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert block is not None
+    assert block[1].count("127.0.0.1:8000") == 1
+    demo = README.parent / "voxtral_actors" / "demo"
+    words = (demo / "sample.txt").read_text(encoding="utf-8").split()
+    program = tmp_path / "client.py"
+    with trio.fail_after(60):
+        async with server_process() as server:
+            await server.said("engine.ready")
+            here = f"127.0.0.1:{await server.port()}"
+            program.write_text(block[1].replace("127.0.0.1:8000", here), encoding="utf-8")
+            done: subprocess.CompletedProcess[bytes] = await trio.run_process(
+                [sys.executable, program, demo / "sample.flac", KEY],
+                cwd=README.parent,
+                env={"PYTHONPATH": str(README.parent)},
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+
+    assert done.returncode == 0, done.stderr.decode()
+    *deltas, last = done.stdout.decode().strip().splitlines()
+    assert " ".join(deltas).split() == words
+    assert last.startswith("Done(")

@@ -196,8 +196,8 @@ meet takes some seconds. [guess]"""
 VLLM_CLOSE_S: Final = 1.0
 """For vLLM to let go of an aborted request, which takes a turn or two of the loop."""
 
-VLLM_STOP_S: Final = 1.5
-VLLM_KILL_S: Final = 2.0
+VLLM_STOP_S: Final = 1.0
+VLLM_KILL_S: Final = 2.5
 """For vLLM's processes to end when asked to, and then by force: a killed process still has to give
 back gigabytes. With what streams take to close (1.5 times `VLLM_CLOSE_S`) they make
 `ENGINE_STOP_S`."""

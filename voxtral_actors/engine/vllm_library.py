@@ -80,7 +80,7 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
         log_level=settings.log_level.upper(),
         formatter=settings.log_format,
     )
-    # vLLM's processes inherit this. Ctrl-C reaches every process in a terminal, and the server needs
+    # vLLM processes inherit it. Ctrl-C reaches every process in a terminal, and the server needs
     # its engine for the drain that follows.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     args = AsyncEngineArgs(**vllm_args.engine_args(settings, folder), logging_config=lines)

@@ -104,7 +104,7 @@ class Close(enum.Enum):
         4008,
         "slow_consumer",
         retry=True,
-        meaning="the client did not read for WS_WRITE_DEADLINE_S",
+        meaning="the client did not read for WS_WRITE_DEADLINE_S; it finds a reset connection",
     )
     TOO_MANY_BAD = CloseSpec(
         4009,
