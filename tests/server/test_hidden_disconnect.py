@@ -20,7 +20,7 @@ UNREAD = 80
 """Pieces that are more than all that stands between the socket and the engine can hold."""
 STALLED_AT = 60 * SAMPLE_RATE
 """More than the bystander says, and quickly sent by one who says nothing else."""
-PATIENCE = 1
+BACKLOG = PATIENCE = 1
 
 
 async def hang_up(client: Client) -> None:
@@ -38,8 +38,8 @@ async def flood(client: Client, stream: Part) -> None:
             sent += len(PIECE)
 
     def paused() -> bool:
-        waiting = stream.fed // 2 - stream.consumed
-        return waiting > SAMPLE_RATE and sent - stream.fed >= UNREAD * len(PIECE)
+        waiting = stream.fed // 2 - STALLED_AT
+        return waiting > BACKLOG * SAMPLE_RATE and sent - stream.fed >= UNREAD * len(PIECE)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
@@ -57,7 +57,7 @@ async def test_p5_unread_audio_hides_a_disconnect_no_longer_than_the_engine_may_
             serving(
                 Script(hang_after=STALLED_AT),
                 WS_BACKPRESSURE_TIMEOUT_S=str(PATIENCE),
-                WS_MAX_AUDIO_BACKLOG_S="1",
+                WS_MAX_AUDIO_BACKLOG_S=str(BACKLOG),
             ) as server,
             server.bystander(),
         ):
