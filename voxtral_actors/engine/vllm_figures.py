@@ -27,6 +27,8 @@ class Figures:
 
     def __init__(self) -> None:
         self.ranks: dict[int, RankFigures] = {}
+        self.flat_sessions = False
+        """Whether the plugin keeps the cost of a step from growing with a session's age."""
         self.frames = 0
         """Frames heard so far."""
 
@@ -46,6 +48,7 @@ class Figures:
         """Name -> value; the KV cache usage is that of the fullest rank."""
         ranks = list(self.ranks.values())
         return {
+            "vllm_flat_sessions": float(self.flat_sessions),
             "vllm_frames_total": self.frames,
             "vllm_steps_total": sum(rank.steps for rank in ranks),
             "vllm_requests_running": sum(rank.running for rank in ranks),

@@ -32,7 +32,7 @@ import structlog
 import trio
 
 from voxtral_actors import limits
-from voxtral_actors.engine import vllm_args, vllm_library
+from voxtral_actors.engine import vllm_args, vllm_library, vllm_plugin
 from voxtral_actors.engine.hosted import AudioSource, HostedBackend
 from voxtral_actors.engine.port import (
     EngineEvent,
@@ -131,6 +131,7 @@ class VllmEngine:
             Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
             raise
         fit_kv_cache = await vllm_library.greet_workers(self.vllm)
+        await self._ask_plugin()
         brood.look()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
@@ -140,6 +141,14 @@ class VllmEngine:
             slots=capacity.copies * self._slots_of_a_copy(fit_kv_cache),
             transcription_delay_ms=self.vllm.layout.delay_ms,
         )
+
+    async def _ask_plugin(self) -> None:
+        """Have the engine processes say whether sessions stay flat with age; log and keep it."""
+        states = await vllm_plugin.ask(self.vllm.llm)
+        why_off = "; ".join(sorted({state.why_off for state in states if state.why_off}))
+        self.figures.flat_sessions = not why_off
+        tell = log.warning if why_off and self.settings.flat_sessions else log.info
+        tell("vllm.flat_sessions", on=not why_off, why_off=why_off or None)
 
     def _slots_of_a_copy(self, fit_kv_cache: int) -> int:
         asked, fit_encoder = self.settings.max_num_seqs, self.vllm.capacity.by_encoder_cache

@@ -122,9 +122,10 @@ class Session:
             self._answers.put_nowait(error)
 
     def _take(self, completion: Any) -> None:
-        if completion.token_ids:
-            self.sent_at = None
-            self._answers.put_nowait(completion.token_ids[-1])
-        elif completion.finish_reason in ("abort", "error"):
+        # An end that comes together with a token is an end: a frame after it would begin anew.
+        if completion.finish_reason in ("abort", "error"):
             reason = f"vLLM ended the request: {completion.finish_reason}"
             self._answers.put_nowait(SessionLostError(reason))
+        elif completion.token_ids:
+            self.sent_at = None
+            self._answers.put_nowait(completion.token_ids[-1])
