@@ -9,11 +9,10 @@ import os
 import re
 from pathlib import Path
 
-import attrs
 import pytest
 
 from voxtral_actors.protocol.closing import Close
-from voxtral_actors.settings import Settings, describe, load
+from voxtral_actors.settings import describe, load
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -60,11 +59,6 @@ def test_readme_has_the_table_of_the_code(name: str, table: str) -> None:
 
     assert match is not None
     assert match[2] == table
-
-
-def test_every_setting_has_a_meaning() -> None:
-    """A row without words would say nothing."""
-    assert all(field.metadata["help"] for field in attrs.fields(Settings))
 
 
 def test_readme_links_lead_somewhere() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 import attrs
 import pytest
 from hypothesis import given
@@ -54,6 +56,7 @@ DEFAULTS = {
     "VLLM_ENGINE_ARGS": "",
     "VOXTRAL_FLAT_SESSIONS": "true",
 }
+INSTALLED = ", ".join(sorted(entry_points(group="voxtral_actors.engines").names))
 VARIABLES = [field.metadata["env"] for field in attrs.fields(Settings)]
 
 
@@ -181,7 +184,7 @@ ORIGINS = "origins as scheme://host or scheme://host:port, or *, separated by co
         ("VOXTRAL_PORT", "65536", "a whole number from 0 to 65535"),
         ("VOXTRAL_PORT", "80.5", "a whole number from 0 to 65535"),
         ("VOXTRAL_HOST", "a\tb", "a text of printable characters"),
-        ("VOXTRAL_ENGINE", "vlm", "one of the engines installed here: sphinx"),
+        ("VOXTRAL_ENGINE", "vlm", f"one of the engines installed here: {INSTALLED}"),
         ("VOXTRAL_LOG_LEVEL", "loud", "one of debug, info, warning, error"),
         ("VOXTRAL_LOG_FORMAT", "xml", "one of text, json"),
         ("VOXTRAL_DRAIN_TIMEOUT_S", "soon", SECONDS),

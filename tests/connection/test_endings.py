@@ -7,13 +7,14 @@ from typing import Any, NoReturn
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from tests.connection.client import SESSION
 from tests.connection.fakes import SERVER_ID, connected, house
 from tests.connection.stages import LIVE, STAGES, Stage, not_listening, overlapping
 from tests.engine.scripted import Script, speech, transcript
-from voxtral_actors.connection import bridge, limiter, reader, supervisor, writer
+from voxtral_actors.connection import bridge, idle, limiter, reader, supervisor, writer
 from voxtral_actors.connection.supervisor import Kind, Outcome
 from voxtral_actors.connection.transport import Disconnected
 from voxtral_actors.engine.actor import EngineActor
@@ -191,13 +192,28 @@ async def test_p5_cancelled_during_the_last_words() -> None:
         assert await connection.ended() == BUG
 
 
-async def test_p5_a_bug_and_a_cancellation_at_once() -> None:
+async def test_p5_a_bug_and_a_cancellation_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug shows only while the actor is being cancelled: it must not go down with that."""
+
+    async def broken_on_the_way_out(*_: object) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            broken()
+
+    monkeypatch.setattr(idle, "run", broken_on_the_way_out)
     async with connected(LIVE) as connection:
         connection.may_break = True
         await overlapping(connection)
-        connection.client.fail_receive(OursError())
-        connection.scope.cancel(reason="the test says so")
-        assert (await connection.ended()).kind in (Kind.BUG, Kind.NORMAL)
+        with capture_logs() as logs:
+            connection.scope.cancel(reason="the test says so")
+            assert await connection.ended() == BUG
+        await wait_all_tasks_blocked()
+
+        assert connection.scope.cancelled_caught
+        assert connection.client.closed == (1011, "internal_error")
+        bugs = [entry for entry in logs if entry["event"] == "connection.bug"]
+        assert [entry["error"] for entry in bugs] == ["OursError: ours"]
 
 
 async def test_p5_everybody_leaves_at_once() -> None:

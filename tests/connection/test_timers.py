@@ -208,9 +208,8 @@ async def test_the_first_deadline_of_a_drain_stands() -> None:
 async def test_p11_what_belongs_together_is_said_together() -> None:
     """A start that supersedes and then fails makes two events, an idle connection two more, and
     all wait for a client that does not read: those of the start come first, both of them."""
-    async with connected(
-        Script(slots=1, release_after_s=1), idle_timeout_s=20, write_deadline_s=60
-    ) as connection:
+    streams = [Script(), Script(open_raises=True)]
+    async with connected(streams=streams, idle_timeout_s=20, write_deadline_s=60) as connection:
         client = connection.client
         await client.hear(events.SessionCreated)
         client.start("a")

@@ -29,7 +29,7 @@ FILES = {
 }
 LARGE = {WEIGHTS, "tekken.json", "model.safetensors"}
 NEEDED = {"params.json", "config.json", "tekken.json", WEIGHTS}
-HASTY = Patience(timeout_s=0.3, attempts=3, first_pause_s=0.01, max_pause_s=2, lock_s=1)
+HASTY = Patience(timeout_s=1.0, attempts=3, first_pause_s=0.01, max_pause_s=2, lock_s=1)
 NEEDED_FILES = {name: FILES[name] for name in NEEDED}
 
 

@@ -279,8 +279,11 @@ async def test_what_would_end_the_process_ends_the_loop_only(error: BaseExceptio
 
 
 async def test_what_main_raises_while_it_is_stopped_comes_out() -> None:
+    entered = threading.Event()
+
     async def main() -> None:
         try:
+            entered.set()
             await forever()
         finally:
             raise ScriptedError("while stopping")
@@ -288,7 +291,7 @@ async def test_what_main_raises_while_it_is_stopped_comes_out() -> None:
     with trio.fail_after(LIMIT_S), pytest.RaisesGroup(ScriptedError, flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(LoopThread().run, main)
-            await trio.sleep(0.02)
+            await until(entered.is_set)
             nursery.cancel_scope.cancel()
 
 

@@ -15,9 +15,10 @@ from tests.server.wire_helpers import BINARY, Raw, about, frame
 from voxtral_actors.limits import PEER_SILENCE_S, SAMPLE_RATE
 from voxtral_actors.protocol.events import Delta, SessionCreated
 
-PIECE = bytes(2 * SAMPLE_RATE // 4)
-UNREAD = 80
-"""Pieces that are more than all that stands between the socket and the engine can hold."""
+PIECE = bytes(2000)
+UNREAD = 100
+"""Pieces that are more than all queues between the socket and the engine hold (about thirty
+messages, and 64 KiB of one receive), and less than the kernel takes besides."""
 STALLED_AT = 60 * SAMPLE_RATE
 """More than the bystander says, and quickly sent by one who says nothing else."""
 BACKLOG = PATIENCE = 1

@@ -191,7 +191,7 @@ async def test_p10_audio_faster_than_the_engine_is_all_heard() -> None:
             assert done.usage.audio_seconds == 8.0
 
 
-async def test_p2_our_own_bug_is_1011_and_one_connections_end(
+async def test_p17_our_own_bug_is_1011_and_one_connections_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def bug(*_: object) -> list[object]:

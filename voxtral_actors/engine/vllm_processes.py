@@ -34,7 +34,8 @@ class Brood:
     """Processes that were started since this object was made, with all their descendants."""
 
     def __init__(self) -> None:
-        self._before = {child.pid for child in multiprocessing.active_children()}
+        self._before: set[int] = set()
+        self._before = self._children()
         self._seen: dict[int, Any] = {}
         self._memory: set[str] = set()
 
@@ -46,23 +47,29 @@ class Brood:
         """
         import psutil
 
-        for child in multiprocessing.active_children():
-            if child.pid is not None and child.pid not in self._before:
-                with suppress(psutil.NoSuchProcess):
-                    parent = psutil.Process(child.pid)
-                    for process in (parent, *parent.children(recursive=True)):
-                        self._seen.setdefault(process.pid, process)
+        for pid in self._children():
+            with suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(pid)
+                for process in (parent, *parent.children(recursive=True)):
+                    self._seen.setdefault(process.pid, process)
         alive = [process for process in self._seen.values() if _alive(process)]
         for process in alive:
             self._memory |= _shared_memory(process.pid)
         return alive
+
+    def _children(self) -> set[int]:
+        """Of this process; those that have ended are reaped and not among them."""
+        return {
+            child.pid for child in multiprocessing.active_children() if child.pid
+        } - self._before
 
     def kill(self) -> None:
         """Kill all of them, wait until they are gone, and take away what they left. Blocks."""
         import psutil
 
         deadline = time.monotonic() + VLLM_KILL_S
-        while alive := self.look():
+        # A dead child is one of ours until its last thread has ended and Python has reaped it.
+        while (alive := self.look()) or self._children():
             for process in alive:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -70,7 +77,6 @@ class Brood:
                 log.error("vllm.processes_left", pids=[process.pid for process in alive])
                 return
             time.sleep(0.02)
-        multiprocessing.active_children()  # reaps them
         for name in self._memory - _shared_memory(os.getpid()):
             with suppress(FileNotFoundError):
                 (_MEMORY / name).unlink()
