@@ -170,11 +170,13 @@ class HostedBackend:
             self.thread.to_trio(self._limit_end)
             for task in self._tasks:
                 task.cancel("the engine stops")
-            if self._tasks:  # half of the time for them, the rest for the engine
-                await asyncio.wait(  # noqa: ASYNC102
-                    self._tasks, timeout=limits.ENGINE_STOP_S / 2
-                )
-            await self.engine.stop()  # noqa: ASYNC102
+            try:
+                if self._tasks:  # half of the time for them, the rest for the engine
+                    await asyncio.wait(  # noqa: ASYNC102
+                        self._tasks, timeout=limits.ENGINE_STOP_S / 2
+                    )
+            finally:  # who hears that the engine is dead may cancel this while it waits
+                await self.engine.stop()  # noqa: ASYNC102
 
     def _limit_end(self) -> None:
         """In trio: a dead engine that cannot even end must not pass for one that serves."""

@@ -119,6 +119,7 @@ class Worker(Generic[T]):
         try:
             result = work()
         except Exception as error:
+            log.debug("vllm.worker_failed", thread=self.thread.name, error=repr(error))
             self._tell(self.result.set_exception, error)
         else:
             self._tell(self.result.set_result, result)

@@ -202,7 +202,13 @@ class VllmEngine:
                 brood.kill()
 
         stopping = Worker(shut_down, "vllm-stop")
-        await asyncio.wait({stopping.result}, timeout=limits.VLLM_STOP_S + limits.VLLM_KILL_S)
+        seconds = limits.VLLM_STOP_S + limits.VLLM_KILL_S
+        over = asyncio.ensure_future(asyncio.wait({stopping.result}, timeout=seconds))
+        try:
+            await asyncio.shield(over)
+        except asyncio.CancelledError:
+            await over  # the processes are to be gone whoever still wants to know
+            raise
 
     # --- Streams -----------------------------------------------------------------------------
 
