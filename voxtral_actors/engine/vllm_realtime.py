@@ -207,7 +207,7 @@ class VllmEngine:
         try:
             await asyncio.shield(over)
         except asyncio.CancelledError:
-            await over  # the processes are to be gone whoever still wants to know
+            await over  # noqa: ASYNC102 - asyncio; the processes are to be gone whoever still wants to know
             raise
 
     # --- Streams -----------------------------------------------------------------------------
