@@ -144,11 +144,11 @@ class VllmEngine:
 
     async def _ask_plugin(self) -> None:
         """Have the engine processes say whether sessions stay flat with age; log and keep it."""
-        states = await vllm_plugin.ask(self.vllm.llm)
-        why_off = "; ".join(sorted({state.why_off for state in states if state.why_off}))
-        self.figures.flat_sessions = not why_off
-        tell = log.warning if why_off and self.settings.flat_sessions else log.info
-        tell("vllm.flat_sessions", on=not why_off, why_off=why_off or None)
+        found = {state.why_off for state in await vllm_plugin.ask(self.vllm.llm)}
+        why_off = "; ".join(sorted(filter(None, found)))
+        on = self.figures.flat_sessions = not why_off
+        tell = log.info if on or not self.settings.flat_sessions else log.warning
+        tell("vllm.flat_sessions", on=on, why_off=why_off or None)
 
     def _slots_of_a_copy(self, fit_kv_cache: int) -> int:
         asked, fit_encoder = self.settings.max_num_seqs, self.vllm.capacity.by_encoder_cache
@@ -181,8 +181,7 @@ class VllmEngine:
         oldest = asyncio.get_running_loop().time() - limits.VLLM_STALL_S
         for session in self._open.values():
             if session.sent_at is not None and session.sent_at < oldest:
-                seconds = f"{limits.VLLM_STALL_S:g} s"
-                raise EngineStalledError(f"vLLM has not answered a frame for {seconds}")
+                raise EngineStalledError(f"no answer to a frame for {limits.VLLM_STALL_S:g} s")
 
     async def stop(self) -> None:
         brood = self._brood
@@ -202,8 +201,8 @@ class VllmEngine:
                 brood.kill()
 
         stopping = Worker(shut_down, "vllm-stop")
-        seconds = limits.VLLM_STOP_S + limits.VLLM_KILL_S
-        over = asyncio.ensure_future(asyncio.wait({stopping.result}, timeout=seconds))
+        bounded = asyncio.wait({stopping.result}, timeout=limits.VLLM_STOP_S + limits.VLLM_KILL_S)
+        over = asyncio.ensure_future(bounded)
         try:
             await asyncio.shield(over)
         except asyncio.CancelledError:
@@ -286,17 +285,12 @@ class _FetchLog:
     """Progress of the model's download as lines of the log; called in the thread that fetches."""
 
     def __init__(self) -> None:
-        self._doing = ""
-        self._next = 0.0
+        self._doing, self._next = "", 0.0
 
     def __call__(self, progress: snapshot.Progress) -> None:
         now = time.monotonic()
         if progress.total and (progress.doing != self._doing or now >= self._next):
             self._doing, self._next = progress.doing, now + limits.FETCH_LINE_S
-            log.info(
-                "model.files",
-                doing=progress.doing,
-                file=progress.file,
-                percent=100 * progress.done // progress.total,
-                note=progress.note,
-            )
+            done = 100 * progress.done // progress.total
+            what = {"doing": progress.doing, "file": progress.file, "note": progress.note}
+            log.info("model.files", percent=done, **what)
