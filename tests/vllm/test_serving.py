@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import soundfile
 import trio
 
@@ -54,9 +55,12 @@ def _environment(model: Path) -> dict[str, str]:
     }
 
 
+@attrs.define
 class VllmServerProcess(ServerProcess):
     """Its log has lines of vLLM's processes in between: as JSON with keys of their own, and some
     that libraries write past all logging."""
+
+    noise: list[str] = attrs.field(factory=list)
 
     async def read_log(self) -> None:
         assert self.process.stderr is not None
@@ -65,12 +69,13 @@ class VllmServerProcess(ServerProcess):
             *lines, buffer = (buffer + data).split(b"\n")
             read = [json.loads(line) for line in lines if line.startswith(b"{")]
             self.log += [line for line in read if "event" in line]
+            self.noise += [line.decode() for line in lines if not line.startswith(b"{")]
             self._news.set()
             self._news = trio.Event()
 
 
 @asynccontextmanager
-async def serving(model: Path) -> AsyncIterator[ServerProcess]:
+async def serving(model: Path) -> AsyncIterator[VllmServerProcess]:
     """`voxtral-actors serve` with the example for its settings."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "voxtral_actors", "serve", "--env-file", str(EXAMPLE)],
@@ -99,7 +104,9 @@ async def voxtral_actors(*arguments: str, **env: str) -> str:
         [sys.executable, "-m", "voxtral_actors", *arguments],
         env={"PATH": os.environ["PATH"], **env},
         capture_stdout=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stdout
     return done.stdout.decode()
 
 
@@ -192,5 +199,25 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
             server.signal(signal.SIGTERM)
             assert await server.exit_status() == 0
             await nothing_left(processes, memory)
+    assert "Traceback" not in "\n".join(server.noise)
     tokenizer = json.loads((folder / "tekken.json").read_bytes())
     assert tokenizer["audio"]["transcription_delay_ms"] == 400
+
+
+async def test_a_killed_server_leaves_no_process_behind(
+    model: Path, tmp_path: Path, nobody_else: None
+) -> None:
+    """Not even one that holds the memory of the GPU, which the next server will need."""
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    with trio.fail_after(START_S):
+        async with serving(folder) as server:
+            await server.said("engine.ready")
+            processes = family(server.process.pid)
+            memory = shared_memory(processes)
+            assert len(processes) >= 2
+            assert memory
+
+            server.signal(signal.SIGKILL)
+            await server.exit_status()
+            await nothing_left(processes, memory)

@@ -18,6 +18,7 @@ import os
 import signal
 from collections.abc import Callable
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
         log_level=settings.log_level.upper(),
         formatter=settings.log_format,
     )
-    # vLLM processes inherit it. Ctrl-C reaches every process in a terminal, and the server needs
-    # its engine for the drain that follows.
+    # vLLM's processes inherit this. Ctrl-C reaches every process in a terminal, and the server
+    # needs its engine for the drain that follows. (The start of Python's tracker would undo it.)
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     args = AsyncEngineArgs(**vllm_args.engine_args(settings, folder), logging_config=lines)
     config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
