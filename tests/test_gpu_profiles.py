@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 from dotenv import dotenv_values
 
 from voxtral_actors.engine.vllm_args import check
+from voxtral_actors.planning import plan
+from voxtral_actors.planning.dimensions import VOXTRAL_MINI_4B
+from voxtral_actors.planning.gpus import GPUS
 from voxtral_actors.settings import Settings, load
 
 CONFIG = Path(__file__).parents[1] / "config"
 PROFILES = sorted(CONFIG.glob("[!.]*.env"))
-GIB = 2**30
-BLOCK = 16 * 2**20
-WEIGHTS = 8.3 * GIB
-REST = 2 * GIB
-"""Activations and graphs. [guess]"""
-
-MEMORY = {"l4": 22.0, "l40s": 44.4, "a100": 79.2, "h100": 79.6, "h200": 139.8}
-"""What the driver leaves to programs, in GiB."""
+LOAD = plan.Load(utterance=10, duty=1, refused=0.001, delay_ms=400)
 
 
 def settings(profile: Path) -> Settings:
@@ -28,7 +25,7 @@ def settings(profile: Path) -> Settings:
 
 
 def test_there_is_one_for_each_gpu() -> None:
-    assert {profile.stem for profile in PROFILES} == MEMORY.keys()
+    assert {profile.stem for profile in PROFILES} == {"l4", "l40s", "a100", "h100", "h200"}
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
@@ -42,12 +39,17 @@ def test_it_loads_and_fits_the_engine(profile: Path) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_its_streams_have_room_in_the_kv_cache(profile: Path) -> None:
-    """By the arithmetic that the file explains."""
+    """As many as the planner finds, or a few less."""
     made = settings(profile)
-    blocks = min(made.max_model_len, 8192) / 128 + 19
-    left = made.gpu_memory_utilization * MEMORY[profile.stem] * GIB - WEIGHTS - REST
+    hardware = plan.Hardware(
+        gpu=GPUS[profile.stem], gpus=1, utilization=made.gpu_memory_utilization, kv_dtype="auto"
+    )
+    spare = made.max_model_len - plan.max_model_len(LOAD)
+    longest = attrs.evolve(LOAD, utterance=LOAD.utterance + spare // plan.TOKENS_PER_SECOND)
 
-    assert 0.85 < made.max_num_seqs * blocks * BLOCK / left <= 1
+    kv_cache = plan.make(VOXTRAL_MINI_4B, hardware, longest).limits[0]
+
+    assert 0.85 * kv_cache.streams <= made.max_num_seqs <= kv_cache.streams
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
