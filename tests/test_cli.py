@@ -60,7 +60,16 @@ def test_the_help_lists_every_command_with_a_line() -> None:
     listed = run("--help").output.partition("Commands:")[2].splitlines()
 
     names = [line.split()[0] for line in listed if line]
-    assert names == ["check-config", "demo", "fetch", "listen", "serve", "transcribe"]
+    assert names == [
+        "check-config",
+        "demo",
+        "fetch",
+        "listen",
+        "plan",
+        "serve",
+        "top",
+        "transcribe",
+    ]
     assert all(len(line.split()) > 2 for line in listed if line)
 
 
@@ -107,7 +116,9 @@ def test_p18_wrong_settings_are_all_printed_and_the_status_is_2(
 
     assert result.exit_code == 2
     assert result.stdout == ""
-    assert [line.split()[0] for line in result.stderr.splitlines()] == [
+    heading, *faults = result.stderr.splitlines()
+    assert heading == "4 settings are wrong:"
+    assert [line.split()[0] for line in faults] == [
         "VOXTRAL_API_KEY",
         "MAX_CONCURRENT_CONNECTIONS",
         "VOXTRAL_PORT",
@@ -146,7 +157,7 @@ def test_p18_faults_of_the_env_file_come_with_those_of_the_settings(tmp_path: Pa
     result = run("check-config", "--env-file", str(file))
 
     assert result.exit_code == 2
-    assert [line.split(" is ")[0] for line in result.stderr.splitlines()] == [
+    assert [line.strip().split(" is ")[0] for line in result.stderr.splitlines()[1:]] == [
         f"{file}, line 2",
         f"{file}, line 4",
         "MAX_CONCURRENT_CONNECTIONS",
@@ -162,6 +173,7 @@ def test_p18_an_env_file_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
     result = run("check-config", "--env-file", str(file), **REQUIRED)
 
     assert result.exit_code == 2
+    assert result.stderr.startswith("A setting is wrong:\n  ")
     assert "cannot be read as text" in result.stderr
 
 

@@ -40,6 +40,10 @@ _env_file: Callable[[_Command], _Command] = click.option(
         "listen": Target(
             "voxtral_actors.client.cli:listen", "mic", "Send the microphone, print the text."
         ),
+        "top": Target("voxtral_actors.client.cli:top", "client", "Watch a server's sessions."),
+        "plan": Target(
+            "voxtral_actors.planning.cli:main", "client", "Say how many sessions fit on a GPU."
+        ),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -52,6 +56,7 @@ def main() -> None:
     Run a server:     voxtral-actors serve --help
     Get the model:    voxtral-actors fetch --help
     Use a server:     voxtral-actors transcribe --help
+    Watch a server:   voxtral-actors top --help
     """
 
 
@@ -80,7 +85,7 @@ def serve(context: click.Context, env_file: Path | None) -> None:
     prints all the faults and exits with 2.
 
     On SIGTERM it takes no new clients, lets utterances finish for VOXTRAL_DRAIN_TIMEOUT_S at most,
-    and exits with 0.
+    and exits with 0. A second signal ends it at once; then it exits with 130 (Ctrl-C) or 143.
     """
     settings = _settings(env_file)
     logs.configure(settings.log_level, settings.log_format, settings.secrets)
@@ -174,8 +179,10 @@ def _settings(env_file: Path | None, *, serving: bool = True) -> Settings:
     else:
         if not problems:
             return settings
+    one = len(problems) == 1
+    click.echo(f"{'A setting is' if one else f'{len(problems)} settings are'} wrong:", err=True)
     for problem in problems:
-        click.echo(problem, err=True)
+        click.echo(f"  {problem}", err=True)
     sys.exit(WRONG_SETTINGS)
 
 

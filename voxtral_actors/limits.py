@@ -60,6 +60,24 @@ STANDSTILL_S: Final = 1.0
 """A timer this late says that the process itself stood still. Its loop is never held that long in
 good order; and a second more is also what everybody else gets to catch up."""
 
+HEARTBEAT_S: Final = 0.05
+LONG_PASS_S: Final = 0.05
+SAME_LINE_S: Final = 60.0
+"""Between two looks at how late the loop is: twenty a second cost half a percent of a core. A pass
+of the loop that is worth a line: more than half of the 80 ms between two pieces of audio. And the
+time between two log lines about one trouble that lasts, which must not fill the disk as well."""
+
+CONNECTION_TASKS: Final = 7 + 2 * (MAX_TAILS + 1)
+"""Tasks of one connection at most: seven actors, and a downlink for each living utterance. One
+whose utterance is over may still wait for its turn to say its last, so those count twice."""
+
+INVARIANT_SLACK_S: Final = 3.0
+"""What a watchdog gets beyond its limit before it counts as failed: more than a standstill."""
+
+INVARIANT_LOG_S: Final = 60.0
+INVARIANT_LOG_IDS: Final = 3
+"""A violated invariant is logged once a minute, with the first few of the connections concerned."""
+
 # --- Engine ----------------------------------------------------------------------------------
 
 STALL_MIN_PENDING_S: Final = 1.0
@@ -101,6 +119,10 @@ MAX_UNADMITTED_SOCKETS: Final = 256
 """Sockets that are not an admitted WebSocket. Past it the oldest one is closed, so a flood of half
 handshakes pushes out itself and not the next authorised client."""
 
+DEPARTURES_AT_ONCE: Final = 8
+"""Connections that are cleared away at the same time, at 1.5 ms of CPU each: what those who stay
+wait for when a crowd leaves."""
+
 PING_INTERVAL_S: Final = 20.0
 """Server pings on an open WebSocket; below the 30 to 60 s after which NATs and proxies forget."""
 
@@ -113,8 +135,39 @@ CLOSE_HANDSHAKE_S: Final = 2.0
 MAX_HTTP_BODY_BYTES: Final = 4096
 """Nothing that this server answers over HTTP takes a body."""
 
+REFUSAL_LINES: Final = 60
+REFUSAL_LINES_S: Final = 60.0
+"""Log lines about refused clients in any so many seconds; more are counted. One a second is 20 MB
+a day at worst, and a minute of it shows where a flood comes from."""
+
 METRICS_AGE_S: Final = 0.1
 """Scrapes closer together share one answer: anybody may ask, and it takes milliseconds."""
+
+LOOK_AT_ONCE: Final = 25
+SHOW_AT_ONCE: Final = 3
+"""Connections that a scrape or `/debug/actors` looks at, or shows in full, before others get their
+turn: about a millisecond of either. A message needs several turns on its way."""
+
+DUTY_SHARE: Final = 0.1
+DUTY_PAUSE_MAX_S: Final = 2.0
+DUTY_WAIT_S: Final = 3.0
+"""Looking at all connections takes this share of the time at most, however often somebody asks. Who
+has to wait longer is told so: an HTTP answer has `HANDSHAKE_S`."""
+
+DEBUG_PAGE: Final = 20
+DEBUG_PAGE_MAX: Final = 100
+DEBUG_OFFSET_MAX: Final = 1_000_000
+"""Connections in one answer of `/debug/actors`, as a default and at most: 2 KB each."""
+
+HANDSHAKE_GRACE_S: Final = 1.0
+ACCEPT_RETRY_S: Final = 0.05
+"""Without a descriptor left: no socket is pushed out before this age, in which most handshakes are
+done; and the time between two attempts to accept."""
+
+DESCRIPTORS_A_CONNECTION: Final = 8
+OTHER_DESCRIPTORS: Final = 64
+"""A socket, and two streams of the embedded engine with two pipes and a handle each; and what the
+process itself has open."""
 
 STOP_RESERVE_S: Final = CLOSE_HANDSHAKE_S + ENGINE_STOP_S
 """The part of VOXTRAL_DRAIN_TIMEOUT_S kept for what comes after the last session."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import attrs
 import cattrs
 import msgspec
 
+from voxtral_actors.limits import MAX_QUOTED_CHARS
 from voxtral_actors.secret import Secret
 
 
@@ -159,3 +161,23 @@ _converter.register_structure_hook_func(
     _made_of(dict), lambda text, kind: msgspec.json.decode(text, type=kind)
 )
 _converter.register_structure_hook_func(_is_checked, _checked)
+
+
+def quote(text: str, kind: Any) -> str:
+    """A wrong value as its fault shows it."""
+    if "Secret" in str(kind):
+        return "a value that is not shown"
+    return repr(text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "…")
+
+
+def find_engine(name: str) -> EntryPoint:
+    """Where the engine of this name is installed.
+
+    Raises:
+        ValueError: nowhere; the message is the fault of VOXTRAL_ENGINE.
+    """
+    installed = {entry.name: entry for entry in entry_points(group="voxtral_actors.engines")}
+    if name not in installed:
+        allowed = f"one of the engines installed here: {', '.join(sorted(installed))}"
+        raise ValueError(f"VOXTRAL_ENGINE is {quote(name, str)}; allowed: {allowed}.")
+    return installed[name]

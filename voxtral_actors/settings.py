@@ -16,14 +16,12 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, TypeAlias
 
 import attrs
 import msgspec
 
 from voxtral_actors import setting_types as kinds
-from voxtral_actors.limits import MAX_QUOTED_CHARS
 from voxtral_actors.secret import Secret
 
 KvCacheDtype: TypeAlias = Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16"]
@@ -213,7 +211,7 @@ def load(env: Mapping[str, str], *, serving: bool = True) -> Settings:
             try:
                 values[field.name] = kinds.parse(text, field.type)
             except (ValueError, RecursionError):
-                problems.append(f"{name} is {_quote(text, field.type)}; allowed: {allowed}.")
+                problems.append(f"{name} is {kinds.quote(text, field.type)}; allowed: {allowed}.")
         elif field.default is not attrs.NOTHING:
             continue
         elif not serving:
@@ -227,19 +225,13 @@ def load(env: Mapping[str, str], *, serving: bool = True) -> Settings:
     return Settings(**values)
 
 
-def _quote(text: str, kind: Any) -> str:
-    if "Secret" in str(kind):
-        return "a value that is not shown"
-    return repr(text if len(text) <= MAX_QUOTED_CHARS else text[:MAX_QUOTED_CHARS] + "…")
-
-
 def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults of values that are of the right type: against each other, or against the machine."""
     if (engine := values.get("engine")) is not None:
-        installed = sorted(entry_points(group="voxtral_actors.engines").names)
-        if engine not in installed:
-            allowed = f"one of the engines installed here: {', '.join(installed)}"
-            yield f"VOXTRAL_ENGINE is {_quote(engine, str)}; allowed: {allowed}."
+        try:
+            kinds.find_engine(engine)
+        except ValueError as error:
+            yield str(error)
     for name in values.get("engine_args", ()):
         if name in _FIELDS and (own := _FIELDS[name].metadata["env"]).startswith("VLLM_"):
             yield f"VLLM_ENGINE_ARGS sets {name}; allowed: what has no variable, as {own} is."

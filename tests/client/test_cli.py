@@ -109,6 +109,10 @@ async def test_files_that_cannot_be_read_need_no_server(tmp_path: Path) -> None:
     [
         ([], "Missing argument"),
         (["--url", "http://x", "a.wav"], "is no WebSocket URL"),
+        (["--url", "https://h.example:8443/a/ws", "a.wav"], "'https://h.example:8443/a/ws' is no"),
+        (["--url", "h.example:8443/ws", "a.wav"], "'h.example:8443/ws' is no WebSocket URL"),
+        (["--url", "http://me:s3cret@h/ws?api_key=s3cret", "a.wav"], "'http://…@h/ws?…' is no"),
+        (["--url", "me:s3cret@h/ws", "a.wav"], "'…@h/ws' is no WebSocket URL"),
         (["--chunk-ms", "5", "a.wav"], "20<=x<=1000"),
         (["--api-key", "a b", "a.wav"], "HTTP header"),
     ],
@@ -117,6 +121,7 @@ async def test_a_wrong_command_line_is_2(arguments: list[str], hint: str) -> Non
     result = await run("transcribe", *arguments)
     assert result.exit_code == 2
     assert hint in result.stderr
+    assert "s3cret" not in result.stderr
 
 
 async def test_a_refusal_is_3_and_says_what_to_do(speech: Path) -> None:
@@ -218,6 +223,24 @@ async def test_a_reader_that_goes_away_ends_the_run(speech: Path) -> None:
                 )
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("form", ["--json", "--quiet"])
+async def test_a_stdout_that_is_full_fails_with_one_line(speech: Path, form: str) -> None:
+    with trio.fail_after(LIMIT_S):
+        async with serving(polite) as stub:
+            with Path("/dev/full").open("wb") as stdout:  # noqa: ASYNC230 - it waits for nothing
+                done = await trio.run_process(
+                    [sys.executable, "-c", RUN, "transcribe", form, "--url", stub.url, str(speech)],
+                    check=False,
+                    stdout=stdout,
+                    capture_stderr=True,
+                )
+        assert done.returncode == 1
+        said = done.stderr.decode().splitlines()
+        assert "stdout cannot be written: No space left on device" in said
+        assert "Traceback" not in done.stderr.decode()
 
 
 @pytest.mark.parametrize("command", ["transcribe", "listen"])

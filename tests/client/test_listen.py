@@ -168,9 +168,16 @@ async def test_a_server_that_closes_is_a_failure(
         assert "4003 max_duration" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fault", [ModuleNotFoundError, OSError])
-def test_a_missing_library_says_how_to_install_it(
-    fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+PACKAGE, LIBRARY = "pip install 'voxtral-actors[mic]'", "apt-get install libportaudio2"
+
+
+@pytest.mark.parametrize(
+    ("fault", "hint", "other"),
+    [(ModuleNotFoundError, PACKAGE, LIBRARY), (OSError, LIBRARY, PACKAGE)],
+    ids=["package", "library"],
+)
+def test_a_missing_library_says_which_one_and_how_to_install_it(
+    fault: type[Exception], hint: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__
 
@@ -183,6 +190,6 @@ def test_a_missing_library_says_how_to_install_it(
     monkeypatch.setattr(builtins, "__import__", fake)
     result = CliRunner().invoke(cli.listen, [])
     assert result.exit_code == 2
-    assert "pip install 'voxtral-actors[mic]'" in result.stderr
-    assert "libportaudio2" in result.stderr
+    assert hint in result.stderr
+    assert other not in result.stderr
     assert result.stdout == ""

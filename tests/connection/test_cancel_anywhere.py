@@ -17,8 +17,9 @@ from trio.abc import Instrument
 
 from tests.connection.fakes import Connection, connected, simulate
 from tests.engine.scripted import Script, speech
-from voxtral_actors.connection import drain, duration, idle, limiter, reader, writer
+from voxtral_actors.connection import drain, duration, idle, reader, writer
 from voxtral_actors.connection.bridge import Bridge
+from voxtral_actors.connection.limiter import Limiter
 from voxtral_actors.limits import LAST_WORDS_S
 
 
@@ -95,7 +96,7 @@ SCOPES: dict[str, trio.CancelScope] = {}
 ACTORS: dict[str, tuple[Any, str, int]] = {
     # Where it is, and the stride: to keep the suite quick, and primes so that they do not align.
     "reader": (reader, "run", 17),
-    "limiter": (limiter, "run", 17),
+    "limiter": (Limiter, "run", 17),
     "bridge": (Bridge, "run", 17),
     "downlink": (Bridge, "_downlink", 17),
     "writer": (writer, "run", 17),

@@ -40,6 +40,7 @@ def test_the_defaults_are_all_there_is() -> None:
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "worker_extension_cls": WORKER_EXTENSION,
+        "generation_config": "vllm",
         "additional_config": {"voxtral_flat_sessions": True},
     }
 

@@ -61,6 +61,36 @@ async def request(port: int, path: str, method: str = "GET", body: bytes = b"") 
     return Answer(int(first.split()[1]), fields, content)
 
 
+@asynccontextmanager
+async def speaking(peer: Client, *, patience_s: float) -> AsyncIterator[None]:
+    """`peer` speaks all the while; each word must be right, and come in time and alone."""
+    done = trio.Event()
+
+    async def speak(*, task_status: trio.TaskStatus[None]) -> None:
+        said = bytearray()
+        await peer.start("beside")
+        while not done.is_set():
+            chunk = speech(0.08, seed=len(said))
+            said += chunk
+            await peer.send(chunk)
+            if text := transcript(chunk):
+                with trio.fail_after(patience_s):
+                    assert (await peer.hear(Delta)).delta == text
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            with trio.move_on_after(0.02):  # the pace of a lively speaker
+                await done.wait()
+        await peer.finish("beside")
+        assert (await peer.hear(Done)).text == transcript(bytes(said))
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(speak)
+        try:
+            yield
+        finally:
+            done.set()
+
+
 @attrs.frozen
 class Served:
     """One server that accepts connections."""
@@ -105,31 +135,8 @@ class Served:
     @asynccontextmanager
     async def bystander(self) -> AsyncIterator[None]:
         """Another session speaks all the while, and every word must come at once and be right."""
-        done = trio.Event()
-
-        async def speak(*, task_status: trio.TaskStatus[None]) -> None:
-            said = bytearray()
-            await peer.start("beside")
-            while not done.is_set():
-                chunk = speech(0.08, seed=len(said))
-                said += chunk
-                await peer.send(chunk)
-                if text := transcript(chunk):
-                    with trio.fail_after(2):
-                        assert (await peer.hear(Delta)).delta == text
-                task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
-                with trio.move_on_after(0.02):  # the pace of a lively speaker
-                    await done.wait()
-            await peer.finish("beside")
-            assert (await peer.hear(Done)).text == transcript(bytes(said))
-
-        async with self.session() as peer, trio.open_nursery() as nursery:
-            await nursery.start(speak)
-            try:
-                yield
-            finally:
-                done.set()
+        async with self.session() as peer, speaking(peer, patience_s=2):
+            yield
 
     async def http(self, path: str, method: str = "GET", body: bytes = b"") -> Answer:
         return await request(self.port, path, method, body)

@@ -121,10 +121,15 @@ class ServerProcess:
 
 
 @asynccontextmanager
-async def server_process(**env: str) -> AsyncIterator[ServerProcess]:
-    """A server with these settings; it is killed in the end if it still runs."""
+async def server_process(*runner: str, **env: str) -> AsyncIterator[ServerProcess]:
+    """A server with these settings; it is killed in the end if it still runs.
+
+    `runner` is a command that runs it in its own place, such as `prlimit --nofile=64`.
+    """
+    start = start_command(**env)
+    start["command"] = [*runner, *start["command"]]
     process = await trio.lowlevel.open_process(
-        **start_command(**env), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        **start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     server = ServerProcess(process)
     async with trio.open_nursery() as nursery:

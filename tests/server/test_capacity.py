@@ -13,6 +13,7 @@ from tests.engine.scripted import Script
 from tests.server.harness import Served, serving, until
 from tests.server.wire_client import KEY, LINGER_ZERO, Client
 from tests.server.wire_helpers import upgrade_request
+from voxtral_actors.limits import DEPARTURES_AT_ONCE
 from voxtral_actors.protocol.events import Error
 
 
@@ -161,3 +162,25 @@ async def test_p6_a_crowd_of_half_handshakes_keeps_nobody_out() -> None:
                 assert trio.current_time() - began < 1
                 assert server.admission.open == 1
             await crowd.aclose()
+
+
+async def test_p1_a_crowd_that_leaves_at_once_is_cleared_away_a_few_at_a_time() -> None:
+    """In between, those who stay get their turn."""
+    crowd = 5 * DEPARTURES_AT_ONCE
+    with trio.fail_after(30):
+        async with serving(MAX_CONCURRENT_CONNECTIONS=str(crowd)) as server:
+            sockets = [await server.stream() for _ in range(crowd)]
+            for stream in sockets:
+                await stream.send_all(upgrade_request("/ws", f"X-API-Key: {KEY}".encode()))
+            await until(lambda: server.admission.open == crowd, "not everybody was admitted")
+
+            for stream in sockets:
+                stream.setsockopt(*LINGER_ZERO)
+                stream.socket.close()  # all in one moment: there is no checkpoint in it
+            most = 0
+            while server.admission.open:
+                most = max(most, server.running.listener.statistics().ending)
+                await trio.lowlevel.checkpoint()
+
+    # As many again may be done but for the closing of their socket.
+    assert 0 < most <= 2 * DEPARTURES_AT_ONCE

@@ -16,9 +16,10 @@ from voxtral_actors.limits import PEER_SILENCE_S, SAMPLE_RATE
 from voxtral_actors.protocol.events import Delta, SessionCreated
 
 PIECE = bytes(2000)
-UNREAD = 100
-"""Pieces that are more than all queues between the socket and the engine hold (about thirty
-messages, and 64 KiB of one receive), and less than the kernel takes besides."""
+UNREAD = 64
+"""Pieces that are more than all queues between the socket and the engine hold (about twenty
+messages, and 64 KiB of one receive), and less than the kernel takes besides: that is as much again
+at least, also where the server keeps up so well that the kernel sees no need for larger buffers."""
 STALLED_AT = 60 * SAMPLE_RATE
 """More than the bystander says, and quickly sent by one who says nothing else."""
 BACKLOG = PATIENCE = 1

@@ -145,7 +145,6 @@ async def test_p5_metrics_agree_with_the_objects_they_are_read_from() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/nothing", 404),
         ("GET", "/healthz/", 404),
         ("GET", "/../etc/passwd", 404),

@@ -97,7 +97,8 @@ async def test_audio_of_20_ms_does_not_count_and_less_does() -> None:
             assert error.reason_code == "message_rate_limited"
             assert error.request_id == "connection"
             await client.say("input_audio_buffer.append", "u", audio="AAAA" * 4)
-            await client.refused("rate_limited", "message_rate_limited")
+            error = await client.hear_past_deltas(Error)
+            assert (error.code, error.reason_code) == ("rate_limited", "message_rate_limited")
             heard = 20 * len(SMALL) + 2 * len(TINY)
             assert sum(part.fed for part in server.scripted.streams) == heard
 

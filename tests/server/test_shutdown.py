@@ -75,9 +75,13 @@ async def test_p16_a_second_signal_stops_at_once(second: signal.Signals) -> None
             await server.said("server.draining")
             signalled = trio.current_time()
             server.signal(second)
-            assert await server.exit_status() == 0
+            assert await server.exit_status() == 128 + second
             assert trio.current_time() - signalled < 2
             assert not server.living_workers()
+            stopped = await server.said("server.stopped")
+            assert (stopped["level"], stopped["cut"], stopped["signal"]) == (
+                "warning", 1, second.name,
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("number", BOTH, ids=lambda number: number.name)
@@ -160,7 +164,7 @@ async def test_p18_wrong_settings_are_all_named_and_nothing_starts() -> None:
             check=False,
         )
     assert done.returncode == 2
-    lines = done.stderr.decode().splitlines()
+    _, *lines = done.stderr.decode().splitlines()
     assert [line.split()[0] for line in lines] == [
         "MAX_CONCURRENT_CONNECTIONS",
         "WS_IDLE_TIMEOUT_S",

@@ -67,6 +67,7 @@ class Raw:
         while True:
             first, length = await self.take(2)
             assert first & 0x70 == 0, "a reserved bit is set"
+            assert length < 128, "a server's frame is masked"
             if length == 126:
                 (length,) = struct.unpack("!H", await self.take(2))
             elif length == 127:

@@ -37,6 +37,12 @@ def shared(session_vllm: SharedVllm) -> SharedVllm:
     return session_vllm.start()
 
 
+@pytest.fixture(scope="session")
+def said(session_vllm: SharedVllm) -> dict[bytes, str]:
+    """Utterances, and the text that vLLM's own server hears in them."""
+    return session_vllm.said or session_vllm.start().said
+
+
 @pytest.fixture
 def nobody_else(session_vllm: SharedVllm) -> None:
     """For a test that starts an engine of its own: two cores carry one at a time."""
@@ -51,7 +57,10 @@ def _garbage() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warnings are errors where they are about this project; those of vLLM and torch are theirs."""
+    """Warnings are errors where they are about this project; those of vLLM and torch are theirs.
+
+    Tests with engines of their own come last, so that the shared one is started once.
+    """
     filters = pytest.mark.filterwarnings(
         "ignore",
         "error::Warning:voxtral_actors",
@@ -61,3 +70,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(filters)
+    items.sort(key=_when)
+
+
+def _when(item: pytest.Item) -> int:
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    if "visits" in fixtures:  # of both engines, the shared one first
+        return 1
+    return 2 if "nobody_else" in fixtures or "p15" in item.name else 0

@@ -78,3 +78,12 @@ def inputs() -> dict[str, bytes]:
         }
         made |= {f"{name}-{seconds}s": pcm(samples) for name, samples in sounds.items()}
     return made
+
+
+def utterances() -> list[bytes]:
+    """Three of two seconds: for tests that are not about what is said."""
+    return [
+        pcm(speech(2.03)),
+        pcm(sweep(2.03, 100, 3000)),
+        pcm(warble(2.03, 300, 5)),
+    ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ from tests.engine.test_contract import (
     test_p15_streams_hear_of_the_engines_death_and_the_next_life_serves,
     test_text_and_position_are_exact_however_the_audio_is_cut,
 )
-from tests.vllm import sounds, vllm_reference
 from tests.vllm.vllm_harness import (
     START_S,
     SharedVllm,
@@ -47,34 +45,17 @@ __all__ = [
     "test_text_and_position_are_exact_however_the_audio_is_cut",
 ]
 
-SOUNDS = [
-    sounds.pcm(sounds.speech(2.03)),
-    sounds.pcm(sounds.sweep(2.03, 100, 3000)),
-    sounds.pcm(sounds.warble(2.03, 300, 5)),
-]
-_said: list[tuple[bytes, str]] = []
-
-
-def said(shared: SharedVllm) -> list[tuple[bytes, str]]:
-    """Audio and the text that vLLM's own server makes of it."""
-    if not _said:
-        llm = shared.start().engine.vllm.llm
-        for pcm in SOUNDS:
-            heard = shared.call(partial(vllm_reference.transcribe, llm, pcm, 2560))
-            assert heard.text
-            _said.append((pcm, heard.text))
-    return _said
-
 
 @pytest.fixture
 def subject(
     session_vllm: SharedVllm,
+    said: dict[bytes, str],
     model: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[contract.Subject]:
     monkeypatch.setattr(limits, "ENGINE_RESTART_FIRST_S", 0.01)
-    audio = said(session_vllm)
+    audio = list(said.items())
     if "p15" not in request.node.name:
         session_vllm.start()
         yield contract.Subject(lambda: Visitor(session_vllm, contract.SLOTS), audio, lambda: None)

@@ -1,27 +1,21 @@
 """The plugin in vLLM: sessions hear the same with it, and what it cannot carry on ends in an error.
 
-The first part runs vLLM's schedulers without a model (`idle_vllm`), the last part the tiny model.
+vLLM's schedulers without a model (`idle_vllm`); `test_plugin_model` has the model.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from tests.vllm.vllm_harness import settings
 from voxtral_actors.engine import vllm_args, vllm_plugin
-from voxtral_actors.engine.vllm_frames import Frame, FrameCutter
 from voxtral_actors.engine.vllm_plugin import ARCHITECTURE, KEY, TAIL_TOKENS, State
-from voxtral_actors.engine.vllm_realtime import VllmEngine
-from voxtral_actors.engine.vllm_session import Session, SessionLostError
 
 if TYPE_CHECKING:
     from tests.vllm.idle_vllm import IdleVllm
@@ -242,141 +236,3 @@ def test_the_setting_is_the_switch(model: Path) -> None:
     assert switch(VOXTRAL_FLAT_SESSIONS="false") == {KEY: False}
     others = '{"dtype": "bfloat16", "additional_config": {"theirs": 1}}'
     assert switch(VLLM_ENGINE_ARGS=others) == {KEY: True, "theirs": 1}
-
-
-# --- The model -----------------------------------------------------------------------------------
-
-
-LONG_S = 70.0
-SHORT_S = 8.0
-
-
-def audio(seconds: float, seed: int) -> bytes:
-    """Noise under a tone that wanders: no two frames are alike."""
-    random = np.random.default_rng(seed)
-    time = np.arange(round(16_000 * seconds)) / 16_000
-    tone = np.sin(2 * np.pi * (200 + 40 * seed + 60 * np.sin(time)) * time)
-    samples = 8000 * tone + random.normal(0, 2000, len(time))
-    return np.clip(samples, -32768, 32767).astype("<i2").tobytes()
-
-
-async def heard(engine: VllmEngine, name: str, pcm: bytes, chunk_ms: int) -> list[int]:
-    """The token ids of one session."""
-    loaded = engine.vllm
-    session = Session(loaded.llm, name, loaded.params, 0)
-    cutter = FrameCutter(loaded.layout)
-    tokens: list[int] = []
-    try:
-        for frame in _cut(cutter, pcm, 32 * chunk_ms):
-            given = tokens[-1:] or list(loaded.layout.prefix)
-            item = loaded.make_input(f"{name}.{len(tokens)}", given, frame.pcm)
-            tokens.append(await session.step(item))
-        await session.finish()
-    finally:
-        await session.close()
-    return tokens
-
-
-def _cut(cutter: FrameCutter, pcm: bytes, chunk: int) -> Iterator[Frame]:
-    for at in range(0, len(pcm), chunk):
-        cutter.feed(pcm[at : at + chunk])
-        yield from cutter.frames()
-    cutter.finish()
-    yield from cutter.frames()
-
-
-async def visit(model: Path, *, on: bool) -> dict[str, Any]:
-    """One engine's whole life, and what sessions heard in it."""
-    flag = "true" if on else "false"
-    engine = VllmEngine(settings(model, VOXTRAL_FLAT_SESSIONS=flag))
-    await engine.start()
-    try:
-        said: dict[str, Any] = {
-            "before": await vllm_plugin.ask(engine.vllm.llm),
-            "long": await heard(engine, "long", audio(LONG_S, 0), 80),
-            "together": await asyncio.gather(
-                *(
-                    heard(engine, f"together-{i}", audio(SHORT_S, i), (20, 80, 250, 1000)[i])
-                    for i in range(4)
-                )
-            ),
-            "chunks": [
-                await heard(engine, f"chunks-{ms}", audio(SHORT_S, 9), ms) for ms in (10, 3000)
-            ],
-        }
-        if on:
-            said["lost"] = await lose_one(engine)
-        said["after"] = await vllm_plugin.ask(engine.vllm.llm)
-        said["next"] = await heard(engine, "next", audio(SHORT_S, 9), 80)
-    finally:
-        await engine.stop()
-    return said
-
-
-async def lose_one(engine: VllmEngine) -> str:
-    """Make vLLM preempt a session that has dropped features; what the session says of it."""
-    loaded = engine.vllm
-    session = Session(loaded.llm, "lost", loaded.params, 0)
-    cutter = FrameCutter(loaded.layout)
-    cutter.feed(audio(8.0, 5))
-    frames = list(cutter.frames())
-    given = list(loaded.layout.prefix)
-    try:
-        for number, frame in enumerate(frames[:-1]):
-            given = [await session.step(loaded.make_input(f"lost.{number}", given, frame.pcm))]
-        last = loaded.make_input("lost.last", given, frames[-1].pcm)
-        # It is in a step only for as long as it has tokens to say, so it is given many.
-        last.sampling_params = loaded.params.clone()
-        last.sampling_params.max_tokens = 1000
-        await session.step(last)
-        await loaded.llm.reset_prefix_cache(reset_running_requests=True)
-        while True:
-            async with asyncio.timeout(20):
-                if isinstance(answer := await session._answers.get(), Exception):
-                    return f"{type(answer).__name__}: {answer}"
-    except TimeoutError:
-        return "nothing"
-    finally:
-        await session.close()
-
-
-@pytest.fixture(scope="session")
-def session_visits(model: Path) -> dict[bool, dict[str, Any]]:
-    return {on: asyncio.run(visit(model, on=on)) for on in (True, False)}
-
-
-@pytest.fixture
-def visits(nobody_else: None, request: pytest.FixtureRequest) -> dict[bool, dict[str, Any]]:
-    visits: dict[bool, dict[str, Any]] = request.getfixturevalue("session_visits")
-    return visits
-
-
-def test_the_engine_process_says_whether_it_is_on(visits: dict[bool, dict[str, Any]]) -> None:
-    assert visits[True]["before"] == [State("")]
-    assert visits[False]["before"] == [State("it is switched off")]
-
-
-def test_a_long_session_gives_the_same_tokens(visits: dict[bool, dict[str, Any]]) -> None:
-    trimmed, plain = visits[True], visits[False]
-
-    assert len(trimmed["long"]) > LONG_S / 0.08
-    assert len(set(trimmed["long"])) > 20  # the tokens say something about the audio
-    assert trimmed["long"] == plain["long"]
-    assert trimmed["after"][0].dropped > LONG_S / 0.08
-
-
-def test_so_do_sessions_at_the_same_time(visits: dict[bool, dict[str, Any]]) -> None:
-    assert visits[True]["together"] == visits[False]["together"]
-    assert len({tuple(tokens) for tokens in visits[True]["together"]}) == 4
-
-
-def test_so_do_chunks_of_any_length(visits: dict[bool, dict[str, Any]]) -> None:
-    for visit in visits.values():
-        assert visit["chunks"][0] == visit["chunks"][1] == visit["next"]
-    assert visits[True]["chunks"] == visits[False]["chunks"]
-
-
-def test_so_does_one_of_the_model(visits: dict[bool, dict[str, Any]]) -> None:
-    assert visits[True]["lost"].startswith(SessionLostError.__name__)
-    assert visits[True]["lost"].endswith("error")
-    assert visits[True]["after"][0].lost == 1

@@ -22,6 +22,7 @@ from tests.server.server_process import ServerProcess
 from tests.server.wire_client import websocket
 from tests.vllm import sounds
 from tests.vllm.vllm_harness import (
+    APART,
     KV_CACHE_GB,
     SETTINGS,
     START_S,
@@ -50,7 +51,7 @@ def _environment(model: Path) -> dict[str, str]:
         "VLLM_ENFORCE_EAGER": "true",
         "VLLM_MAX_MODEL_LEN": SETTINGS["VLLM_MAX_MODEL_LEN"],
         "VLLM_MAX_NUM_SEQS": SETTINGS["VLLM_MAX_NUM_SEQS"],
-        "VLLM_ENGINE_ARGS": SETTINGS["VLLM_ENGINE_ARGS"],
+        "VLLM_ENGINE_ARGS": APART,
         "VLLM_CPU_KVCACHE_SPACE": KV_CACHE_GB,
     }
 
@@ -199,7 +200,8 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
             server.signal(signal.SIGTERM)
             assert await server.exit_status() == 0
             await nothing_left(processes, memory)
-    assert "Traceback" not in "\n".join(server.noise)
+    # The second is what Python says of semaphores and shared memory that nobody took away.
+    assert not [line for line in server.noise if "Traceback" in line or "leaked" in line]
     tokenizer = json.loads((folder / "tekken.json").read_bytes())
     assert tokenizer["audio"]["transcription_delay_ms"] == 400
 

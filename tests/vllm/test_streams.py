@@ -8,14 +8,25 @@ import attrs
 import pytest
 import trio
 
-from tests.engine.engine_harness import SPEC, feed_in_pieces, running, say, until
+from tests.engine.engine_harness import feed_in_pieces, running, say, until
 from tests.vllm import sounds
 from tests.vllm.vllm_harness import SharedVllm, Visitor
 from voxtral_actors.engine.actor import EngineActor
-from voxtral_actors.engine.port import EngineFullError, Failed, Finished
+from voxtral_actors.engine.hosted import HostedStream
+from voxtral_actors.engine.port import (
+    BackendEvent,
+    Deliver,
+    EngineFullError,
+    EngineStream,
+    Failed,
+    Finished,
+    Released,
+    StreamSpec,
+)
 
 SLOTS = 16
 STORM = 500
+SPOKEN = sounds.pcm(sounds.speech(3.0))
 
 
 async def test_sixteen_streams_at_once_each_hear_what_they_hear_alone(shared: SharedVllm) -> None:
@@ -37,59 +48,105 @@ async def test_sixteen_streams_at_once_each_hear_what_they_hear_alone(shared: Sh
     assert len(set(alone)) > SLOTS // 2
 
 
-async def test_p12_cancelled_streams_leave_nothing_in_the_engine(shared: SharedVllm) -> None:
-    """500 streams, cancelled at random moments, at most 16 of them at a time."""
-    rng = random.Random(12)
-    spoken = sounds.pcm(sounds.speech(3.0))
-    llm, figures = shared.engine.vllm.llm, shared.engine.figures
-    ends: dict[str, int] = {}
+class Storm(Visitor):
+    """Streams that are cancelled at random moments, and what becomes of them."""
 
-    async def cancelled_somewhere(actor: EngineActor, free: trio.Semaphore) -> None:
+    def __init__(self, shared: SharedVllm) -> None:
+        super().__init__(shared, SLOTS)
+        self.rng = random.Random(12)
+        self.finished = 0
+        self.failed: list[Failed] = []
+        self.told_s: list[float] = []
+        """From each abort to the end of the stream, as its reader sees it."""
+        self.released_s: list[float] = []
+        """From each abort to the moment when vLLM has let go."""
+        self._aborted: dict[str, float] = {}
+
+    def open(self, spec: StreamSpec, deliver: Deliver) -> HostedStream:
+        def watch(event: BackendEvent) -> None:
+            deliver(event)
+            if isinstance(event, Released) and spec.label in self._aborted:
+                self.released_s.append(trio.current_time() - self._aborted[spec.label])
+
+        return super().open(spec, watch)
+
+    async def stream(self, actor: EngineActor, number: int, free: trio.Semaphore) -> None:
         async with free:
             while True:
                 try:
-                    stream = actor.open(SPEC)
+                    stream = actor.open(StreamSpec(f"storm {number}"))
                     break
-                except EngineFullError:  # the slot of an aborted stream is free a moment later
-                    await trio.sleep(0.001)
-            feed_in_pieces(
-                stream, spoken[: 2 * rng.randrange(len(spoken) // 2)], rng.randrange(10**6)
-            )
-            if rng.random() < 0.4:
-                stream.finish()
-            with trio.move_on_after(rng.choice((0, 0.001, 0.05, 0.3, 1.0)) * rng.random()):
-                for _ in range(rng.randrange(40)):
-                    try:
-                        last = await stream.receive()
-                    except trio.EndOfChannel:
-                        break
-                    if isinstance(last, Finished | Failed):
-                        ends[type(last).__name__] = ends.get(type(last).__name__, 0) + 1
+                except EngineFullError:  # as many again are just leaving
+                    await trio.sleep(0.005)
+            pcm = SPOKEN[: 2 * self.rng.randrange(len(SPOKEN) // 2)]
+            match self.rng.choice(("at once", "soon", "in its text", "in its text")):
+                case "at once":
+                    feed_in_pieces(stream, pcm)
+                case "soon":
+                    feed_in_pieces(stream, pcm, self.rng.randrange(10**6))
+                    await trio.sleep(self.rng.random() * 0.05)
+                case _:
+                    feed_in_pieces(stream, SPOKEN, self.rng.randrange(10**6))
+                    if finish := self.rng.random() < 0.4:
+                        stream.finish()
+                    await self._hear(stream, self.rng.randrange(1, 70 if finish else 28))
+            aborted = self._aborted[f"storm {number}"] = trio.current_time()
             stream.abort()
+            with pytest.raises(trio.EndOfChannel):
+                await stream.receive()
+            self.told_s.append(trio.current_time() - aborted)
 
+    async def _hear(self, stream: EngineStream, most: int) -> None:
+        for _ in range(most):
+            event = await stream.receive()
+            if isinstance(event, Failed):
+                self.failed.append(event)
+            self.finished += isinstance(event, Finished)
+            if isinstance(event, Failed | Finished):
+                return
+
+
+async def test_p12_cancelled_streams_leave_nothing_in_the_engine(shared: SharedVllm) -> None:
+    """500 streams, cancelled at random moments, at most 16 of them at a time."""
+    llm, figures = shared.engine.vllm.llm, shared.engine.figures
     with trio.fail_after(400):
-        async with running(lambda: Visitor(shared, SLOTS)) as actor:
-            before = await _alone(actor, shared, spoken)
-            frames = figures.frames
+        storm = Storm(shared)
+        async with running(lambda: storm) as actor:
+            before = await _alone(actor, shared, SPOKEN)
+            frames, preempted = figures.frames, figures.totals()["vllm_preemptions_total"]
             free = trio.Semaphore(SLOTS)
             async with trio.open_nursery() as nursery:
-                for _ in range(STORM):
-                    nursery.start_soon(cancelled_somewhere, actor, free)
+                for number in range(STORM):
+                    nursery.start_soon(storm.stream, actor, number, free)
             await until(lambda: actor.statistics().slots_taken == 0)
 
-            assert figures.frames - frames > STORM
             assert llm.get_num_unfinished_requests() == 0
             assert shared.engine._open == {}
             assert sum(shared.engine._load.values()) == 0
-            assert "Failed" not in ends
-            after = await _alone(actor, shared, spoken)
+            frames = figures.frames - frames
+            after = await _alone(actor, shared, SPOKEN)
 
+    told, released = sorted(storm.told_s), sorted(storm.released_s)
+    print(
+        f"{STORM} aborts in {frames} frames, {storm.finished} came too late; ms: stream ended"
+        f" {_spread(told)}; vLLM let go {_spread(released)}"
+    )
+    assert frames > 5 * STORM
+    assert storm.failed == []
+    assert len(told) == STORM
+    # The others had finished, and were released, before they were aborted.
+    assert STORM - storm.finished <= len(released) <= STORM
     text, usage, requests = before
     assert after == before
     assert text
     assert usage > 0
     assert requests == 1
-    assert figures.totals()["vllm_preemptions_total"] == 0
+    assert figures.totals()["vllm_preemptions_total"] == preempted
+
+
+def _spread(seconds: list[float]) -> str:
+    half, most = seconds[len(seconds) // 2], seconds[int(len(seconds) * 0.99)]
+    return f"p50 {1000 * half:.1f}, p99 {1000 * most:.1f}, max {1000 * seconds[-1]:.1f}"
 
 
 async def _alone(actor: EngineActor, shared: SharedVllm, pcm: bytes) -> tuple[str, float, float]:

@@ -79,6 +79,8 @@ def _params() -> dict[str, Any]:
         "tied_embeddings": True,
         "sliding_window": 8192,
         "model_max_length": 131_072,
+        # Without it vLLM looks for a config.json, twice in each process and with a pause.
+        "max_position_embeddings": 131_072,
         "ada_rms_norm_t_cond": True,
         "ada_rms_norm_t_cond_dim": T_COND,
         "multimodal": {

@@ -24,6 +24,8 @@ import psutil
 import trio
 
 from tests.engine.engine_harness import until
+from tests.vllm import sounds, vllm_reference
+from voxtral_actors.engine import vllm_processes
 from voxtral_actors.engine.hosted import HostedBackend
 from voxtral_actors.engine.loopthread import LoopThread
 from voxtral_actors.engine.port import EngineInfo
@@ -43,8 +45,13 @@ SETTINGS = {
     "VLLM_ENFORCE_EAGER": "true",
     "VLLM_MAX_MODEL_LEN": "4096",
     "VLLM_MAX_NUM_SEQS": "16",
-    "VLLM_ENGINE_ARGS": '{"dtype": "bfloat16"}',
+    # The worker is in the engine's process, as on one GPU.
+    "VLLM_ENGINE_ARGS": '{"dtype": "bfloat16", "distributed_executor_backend": "uni"}',
 }
+APART = '{"dtype": "bfloat16"}'
+"""VLLM_ENGINE_ARGS for a worker that is a process of its own, which a CPU has without being asked
+and a GPU where several share the model. It takes longer to start."""
+
 KV_CACHE_GB = "1"
 
 
@@ -61,6 +68,8 @@ class SharedVllm:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._thread: threading.Thread | None = None
+        self.said: dict[bytes, str] = {}
+        """Once it has been started: utterances, and the text that vLLM's own server hears."""
 
     def start(self) -> SharedVllm:
         if self._thread is None:
@@ -71,7 +80,15 @@ class SharedVllm:
             assert self._started.wait(START_S), "vLLM did not start"
             if self._error is not None:
                 raise self._error
+            if not self.said:
+                self.said = {pcm: self._reference(pcm) for pcm in sounds.utterances()}
         return self
+
+    def _reference(self, pcm: bytes) -> str:
+        llm = self.engine.vllm.llm
+        text = self.call(lambda: vllm_reference.transcribe(llm, pcm, 2560)).text
+        assert text
+        return text
 
     def stop(self) -> None:
         """A second call, and one before any start, does nothing."""
@@ -108,6 +125,7 @@ class _GuestThread(LoopThread):
     """A loop thread in a loop that somebody else runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
         self._loop = loop
         self._token: trio.lowlevel.TrioToken
 
@@ -186,15 +204,8 @@ def family(parent: int | None = None) -> list[psutil.Process]:
 
 def shared_memory(processes: list[psutil.Process]) -> set[Path]:
     """The shared memory of these processes; other engines on this machine have theirs."""
-    found: set[str] = set()
-    for process in processes:
-        with suppress(psutil.Error):
-            found |= {
-                mapped.path
-                for mapped in process.memory_maps()
-                if mapped.path.startswith("/dev/shm/")  # noqa: S108 - looks only
-            }
-    return {Path(path) for path in found}
+    names = set[str]().union(*(vllm_processes.shared_memory(one.pid) for one in processes))
+    return {Path("/dev/shm") / name for name in names}  # noqa: S108 - looks only
 
 
 async def nothing_left(processes: list[psutil.Process], memory: set[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The client's commands: `transcribe` and `listen`."""
+"""The client's commands: `transcribe`, `listen` and `top`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from voxtral_actors.client.running import (
 )
 from voxtral_actors.client.showing import Output, choose_view
 from voxtral_actors.client.stream import Address
+from voxtral_actors.client.top import watch
 from voxtral_actors.client.transcribing import How, transcribe_files
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,8 +44,9 @@ def _first_key(
     return key or None
 
 
-def _server_options(command: F) -> F:
-    options = [
+def _which_server(command: F) -> F:
+    return _options(
+        command,
         click.option(
             "--url",
             default="ws://127.0.0.1:8000/ws",
@@ -62,6 +64,12 @@ def _server_options(command: F) -> F:
             help="One of the server's keys. Prefer the variable: other users of this machine can"
             " read a command line. Of a list with commas, the first key is used.",
         ),
+    )
+
+
+def _server_options(command: F) -> F:
+    command = _options(
+        command,
         click.option(
             "--wait",
             "wait_s",
@@ -78,7 +86,12 @@ def _server_options(command: F) -> F:
             show_default=True,
             help="How much audio a message carries. Voxtral works in steps of 80 ms.",
         ),
-    ]
+    )
+    return _which_server(command)
+
+
+def _options(command: F, *options: Callable[[F], F]) -> F:
+    """Add options to a command, to be listed in this order."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -200,6 +213,52 @@ def listen(
     async def command(interrupts: Interrupts) -> int:
         out = Output(partial(interrupts.stop, FAILED), quiet=quiet)
         return await listen_until_interrupted(server, which, chunk_ms, out, interrupts)
+
+    _run(context, command)
+
+
+@click.command(context_settings=_HELP)
+@_which_server
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.2, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two pictures.",
+)
+@click.option("--once", is_flag=True, help="Print one picture as plain text and end.")
+@click.pass_context
+def top(
+    context: click.Context, *, url: str, api_key: str | None, interval_s: float, once: bool
+) -> None:
+    """Watch a server: its engine, and its sessions with the one in most trouble first.
+
+    Asks /debug/actors beside the server's WebSocket until Ctrl-C. Where stdout is no terminal, it
+    prints once, 80 columns wide.
+
+    \b
+    LAG      audio of the session that waits for the engine
+    QUEUES   messages between its actors: inbound/admitted/outbound
+    loop     how long a task that is ready waits for its turn
+
+    \b
+    Exit status:
+      0  ended with Ctrl-C, or printed once     3    cannot connect, or the key is wrong
+      2  the command line is wrong
+
+    \b
+    Examples:
+      export VOXTRAL_API_KEY=...                       the server's key
+      voxtral-actors top
+      voxtral-actors top --once --url wss://speech.example.org/ws
+    """
+    server = Server(url, api_key)
+
+    async def command(interrupts: Interrupts) -> int:
+        out = Output(partial(interrupts.stop, FAILED))
+        return await watch(server, interval_s, once, out, interrupts)
 
     _run(context, command)
 

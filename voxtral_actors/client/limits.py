@@ -44,3 +44,9 @@ RECEIVE_BYTES: Final = 64 << 10
 
 MICROPHONE_BUFFER_S: Final = 30.0
 """Captured audio that waits while the network stalls. What comes after it is counted as lost."""
+
+ASK_S: Final = 5.0
+"""For an answer of `/debug/actors`: the server closes an HTTP connection after as long anyway."""
+
+TOP_ROWS: Final = 100
+"""Sessions that `top` asks for at most: what the server gives at once, and more than a screen."""

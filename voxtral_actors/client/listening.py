@@ -25,7 +25,7 @@ from voxtral_actors.client.running import (
     with_session,
 )
 from voxtral_actors.client.session import Session
-from voxtral_actors.client.showing import Output, describe_session
+from voxtral_actors.client.showing import Output, describe_failure, describe_session
 from voxtral_actors.client.utterance import Utterance
 from voxtral_actors.protocol.events import Cancelled, Delta, Error
 
@@ -86,10 +86,8 @@ async def _hear(microphone: Microphone, utterance: Utterance, out: Output) -> st
                 match event:
                     case Delta(delta=text):
                         out.write(text)
-                    case Error(code=code, reason_code=reason, message=message):
-                        failure = f"{code} ({reason}): {message}"
-                    case Cancelled(reason=reason):
-                        failure = f"cancelled by the server ({reason})"
+                    case Error() | Cancelled():
+                        failure = describe_failure(event)
                     case _:
                         if not utterance.finished:
                             failure = "the server ended the utterance"

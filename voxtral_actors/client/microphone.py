@@ -19,10 +19,11 @@ from voxtral_actors.client import limits
 from voxtral_actors.client.audio import Resampler
 from voxtral_actors.limits import SAMPLE_RATE
 
-MISSING: Final = """\
-no microphone library here. To install it:
-  pip install 'voxtral-actors[mic]'
+NO_PACKAGE: Final = "the package sounddevice is not installed: pip install 'voxtral-actors[mic]'"
+NO_LIBRARY: Final = """\
+the PortAudio library of the system is missing; the package sounddevice is there. To install it:
   sudo apt-get install libportaudio2      # Debian, Ubuntu
+  sudo dnf install portaudio              # Fedora
 """
 
 
@@ -38,8 +39,10 @@ def load_sounddevice() -> Any:
     """
     try:
         import sounddevice
-    except (ImportError, OSError):  # OSError: "PortAudio library not found"
-        raise MicrophoneError(MISSING) from None
+    except ImportError:
+        raise MicrophoneError(NO_PACKAGE) from None
+    except OSError:  # "PortAudio library not found"
+        raise MicrophoneError(NO_LIBRARY) from None
     return sounddevice
 
 

@@ -2,8 +2,8 @@
 
 `PlainView` is for pipes: the text alone goes to stdout, as it comes. `JsonView` writes one object a
 file. `TerminalView` draws the newest lines of the text and a progress bar, and leaves the whole
-text behind when the file is done. A reader of stdout that goes away (`| head`) stops the run by
-calling `on_broken_pipe`.
+text behind when the file is done. A reader of stdout that goes away (`| head`), or a disk that is
+full, stops the run by calling `on_broken_pipe`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from voxtral_actors.protocol.events import SessionCreated, Usage
+from voxtral_actors.protocol.events import Cancelled, Error, SessionCreated, Usage
 
 _SHOWN_LINES = 6
 _REFRESH_S = 0.1
@@ -74,6 +74,15 @@ def describe_session(created: SessionCreated) -> str:
     return f"connected: model {created.model}, engine {created.engine}{note}"
 
 
+def describe_failure(ending: Error | Cancelled) -> str:
+    """Why an utterance has no final text."""
+    match ending:
+        case Error(code=code, reason_code=reason, message=message):
+            return f"{code} ({reason}): {message}"
+        case Cancelled(reason=reason):
+            return f"cancelled by the server ({reason})"
+
+
 def describe_transcript(transcript: Transcript) -> str:
     if transcript.error is not None:
         return f"{transcript.file}: failed: {transcript.error}"
@@ -96,9 +105,11 @@ class Output:
     def write(self, text: str) -> None:
         try:
             click.echo(printable(text) if self._tty else text, nl=False)
-        except BrokenPipeError:
-            # Nobody reads any more; the interpreter must not trip over it again at exit.
+        except OSError as error:
+            # The interpreter must not trip over it again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):  # else nobody reads any more: as in `| head`
+                self.complain(f"stdout cannot be written: {error.strerror}")
             self._on_broken_pipe()
 
     def note(self, text: str) -> None:

@@ -9,6 +9,7 @@ to find out about, which reads what the peer said last before it reads that the 
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from urllib.parse import urlsplit
 
@@ -41,8 +42,9 @@ class Address:
         """
         parts = urlsplit(url)
         if parts.scheme not in {"ws", "wss"} or not parts.hostname:
-            shown = f"{parts.scheme}://{parts.hostname or ''}" if parts.scheme else url
-            raise ValueError(f"{shown!r} is no WebSocket URL; it looks like ws://127.0.0.1:8000/ws")
+            raise ValueError(
+                f"{_without_secrets(url)!r} is no WebSocket URL; it looks like ws://127.0.0.1:8000/ws"
+            )
         if parts.username is not None or parts.password is not None:
             raise ValueError("the URL holds a user name; the key goes into api_key")
         tls = parts.scheme == "wss"
@@ -56,6 +58,12 @@ class Address:
     def host_header(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def _without_secrets(url: str) -> str:
+    """Any text meant as a URL, as it was given but for its query and a user's name and password."""
+    where, query, _ = url.partition("?")
+    return re.sub(r"(//|^)[^/]*@", r"\1…@", where) + query + "…" * bool(query)
 
 
 async def open_stream(address: Address, context: ssl.SSLContext | None) -> trio.abc.Stream:
@@ -74,7 +82,7 @@ async def open_stream(address: Address, context: ssl.SSLContext | None) -> trio.
             https_compatible=True,
         )
     except OSError as error:
-        raise ConnectFailed(f"cannot reach {address.shown}: {_plain(error)}") from None
+        raise ConnectFailed(f"cannot reach {address.shown}: {plain_reason(error)}") from None
     try:
         await stream.do_handshake()
     except trio.BrokenResourceError as error:
@@ -87,7 +95,7 @@ async def open_stream(address: Address, context: ssl.SSLContext | None) -> trio.
     return stream
 
 
-def _plain(error: OSError) -> str:
+def plain_reason(error: OSError) -> str:
     """The reason alone: trio joins the attempts on every address of a name into one error."""
     inner = error.__cause__
     if isinstance(inner, BaseExceptionGroup):

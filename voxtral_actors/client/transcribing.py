@@ -28,7 +28,7 @@ from voxtral_actors.client.running import (
     with_session,
 )
 from voxtral_actors.client.session import Session
-from voxtral_actors.client.showing import Transcript, View, describe_session
+from voxtral_actors.client.showing import Transcript, View, describe_failure, describe_session
 from voxtral_actors.client.utterance import Utterance
 from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
 from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error
@@ -147,10 +147,8 @@ class _Job:
                         self.ended_at = trio.current_time()
                         if self.finished_at is None and not utterance.finished:
                             self.failure = f"the server took only {self.sent_s:.1f} s of it"
-                    case Error(code=code, reason_code=reason, message=message):
-                        self.failure = f"{code} ({reason}): {message}"
-                    case Cancelled(reason=reason):
-                        self.failure = f"cancelled by the server ({reason})"
+                    case Error() | Cancelled():
+                        self.failure = describe_failure(event)
         except ServerClosed as error:
             self.failure = str(error)
 

@@ -1,4 +1,4 @@
-"""When something last happened on a connection: what the idle timer looks at."""
+"""When something last happened: what the idle timer and the search for stuck actors look at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import trio
 
 
 class Activity:
-    """The time of the last client message or transcription event, on trio's clock."""
+    """The time of the last `touch`, on trio's clock. For the idle timer that is the last message of
+    the client or transcription event."""
 
     def __init__(self) -> None:
         self.last = trio.current_time()

@@ -9,9 +9,27 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import trio
 
 from voxtral_actors.limits import SAMPLE_RATE, STALL_MIN_PENDING_S
+
+
+@attrs.frozen
+class BacklogStatistics:
+    """A moment of one stream's audio, in seconds of it."""
+
+    fed_s: float
+    """Handed to the engine."""
+    used_s: float
+    """What the engine says that it has used."""
+    behind_since: float
+    """On trio's clock: since when the engine is behind without progress; `inf` while it is not."""
+
+    @property
+    def waiting_s(self) -> float:
+        return self.fed_s - self.used_s
+
 
 _MIN_PENDING = int(STALL_MIN_PENDING_S * SAMPLE_RATE)
 
@@ -41,6 +59,10 @@ class Backlog:
     def deadline(self) -> float:
         """When the engine has stalled unless it makes progress; `inf` while it is not behind."""
         return self._behind_since + self._patience
+
+    def statistics(self) -> BacklogStatistics:
+        fed, used = self._fed / SAMPLE_RATE, self._consumed / SAMPLE_RATE
+        return BacklogStatistics(fed, used, self._behind_since)
 
     def feed(self, samples: int) -> None:
         self._fed += samples

@@ -13,13 +13,14 @@ the others take text from it; in one task they would wait for each other.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 import attrs
 import trio
 
 from voxtral_actors.connection.activity import Activity
-from voxtral_actors.connection.backlog import Backlog
-from voxtral_actors.connection.wiring import Outbound
+from voxtral_actors.connection.backlog import Backlog, BacklogStatistics
+from voxtral_actors.connection.wiring import Outbound, pass_on
 from voxtral_actors.engine.port import (
     Engine,
     EngineError,
@@ -58,6 +59,27 @@ class Link:
     stream: EngineStream
     backlog: Backlog
     stall: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    opened_at: float = attrs.field(factory=trio.current_time)
+
+
+@attrs.frozen
+class LinkStatistics:
+    """A moment of one open engine stream."""
+
+    opened_at: float
+    audio: BacklogStatistics
+
+
+@attrs.frozen
+class BridgeStatistics:
+    """A moment of the bridge. While it is `serving`, there is one link an utterance that lives."""
+
+    serving: bool
+    moved_at: float
+    """When the uplink last took a message."""
+    links: Mapping[int, LinkStatistics]
+    downlinks: int
+    """Tasks that wait for text; for a moment also those of streams that are over."""
 
 
 class Bridge:
@@ -77,7 +99,8 @@ class Bridge:
         self._activity = activity
         self._settings = settings
         self._links: dict[int, Link] = {}
-        self._downlinks: trio.Nursery
+        self._downlinks: trio.Nursery | None = None
+        self._moved = Activity()
         self._quiet = trio.lowlevel.ParkingLot()
         self._speaking = trio.StrictFIFOLock()  # the events of one step are not mixed with others
 
@@ -87,12 +110,29 @@ class Bridge:
             try:
                 async with trio.open_nursery() as self._downlinks:
                     async for message in admitted:
+                        self._moved.touch()
                         await self.tell(message)
                         await self._wait_room()
             finally:
+                self._downlinks = None
                 for link in self._links.values():
                     link.stream.abort()
                 self._links.clear()
+
+    def statistics(self) -> BridgeStatistics:
+        return BridgeStatistics(
+            serving=self._downlinks is not None,
+            moved_at=self._moved.last,
+            links={
+                key: LinkStatistics(link.opened_at, link.backlog.statistics())
+                for key, link in self._links.items()
+            },
+            downlinks=len(self._downlinks.child_tasks) if self._downlinks is not None else 0,
+        )
+
+    def streams(self) -> list[EngineStream]:
+        """The engine streams that it holds."""
+        return [link.stream for link in self._links.values()]
 
     async def tell(self, message: Message) -> None:
         """Step the machine and do what it wants; returns when its events are on their way."""
@@ -105,7 +145,8 @@ class Bridge:
                 case effects.Feed(key=key, audio=audio):
                     if link := self._links.get(key):
                         link.backlog.feed(len(audio) // BYTES_PER_SAMPLE)
-                        link.stall.deadline = link.backlog.deadline
+                        if link.stall.deadline != link.backlog.deadline:  # setting it is dear
+                            link.stall.deadline = link.backlog.deadline
                         link.stream.feed(audio)
                 case effects.Finish(key=key):
                     if link := self._links.get(key):
@@ -124,11 +165,17 @@ class Bridge:
             self._quiet.unpark_all()
         if not said:
             return
-        async with self._speaking:
+        try:
+            self._speaking.acquire_nowait()  # `acquire` gives the turn away even where it is free
+        except trio.WouldBlock:
+            await self._speaking.acquire()
+        try:
             for item in said:
                 if isinstance(item, _TRANSCRIPTION):
                     self._activity.touch()
-                await self._outbound.send(item)
+                await pass_on(self._outbound, item)
+        finally:
+            self._speaking.release()
 
     async def quiet(self) -> None:
         """Wait until no utterance is alive."""
@@ -150,6 +197,7 @@ class Bridge:
         settings = self._settings
         backlog = Backlog(settings.max_audio_backlog_s, settings.backpressure_timeout_s)
         self._links[key] = Link(stream, backlog)
+        assert self._downlinks is not None  # noqa: S101 - a start comes through `run`
         self._downlinks.start_soon(self._downlink, key, self._links[key])
         return []
 

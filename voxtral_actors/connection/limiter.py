@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import trio
 
+from voxtral_actors.connection.activity import Activity
+from voxtral_actors.connection.wiring import pass_on
 from voxtral_actors.limits import FREE_APPEND_MS, SAMPLE_RATE
 from voxtral_actors.protocol.commands import (
     Append,
@@ -29,26 +32,52 @@ from voxtral_actors.settings import Settings
 _FREE_SAMPLES = SAMPLE_RATE * FREE_APPEND_MS // 1000
 
 
-async def run(
-    inbound: trio.MemoryReceiveChannel[Inbound],
-    admitted: trio.MemorySendChannel[Inbound],
-    settings: Settings,
-) -> None:
-    """Pass messages on until `inbound` ends."""
-    messages = Window(settings.max_messages_per_window, settings.message_window_s)
-    cancels = Window(settings.max_cancels_per_window, settings.cancel_window_s)
-    with inbound, admitted:
-        async for message in inbound:
-            match message:
-                case Ping() | End() | TooBig():
-                    refusal = None
-                case Append() if message.samples >= _FREE_SAMPLES:
-                    refusal = None
-                case Cancel():
-                    refusal = _admit(cancels, "cancel", message)
-                case _:
-                    refusal = _admit(messages, "message", message)
-            await admitted.send(refusal or message)
+@attrs.frozen
+class WindowStatistics:
+    """How much of a window is taken; a limit of 0 is none."""
+
+    used: int
+    limit: int
+    seconds: float
+
+
+class Limiter:
+    """The actor and its two windows; one `run` per object."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.moved = Activity()
+        """When it last took a message."""
+        self._messages = Window(settings.max_messages_per_window, settings.message_window_s)
+        self._cancels = Window(settings.max_cancels_per_window, settings.cancel_window_s)
+
+    async def run(
+        self,
+        inbound: trio.MemoryReceiveChannel[Inbound],
+        admitted: trio.MemorySendChannel[Inbound],
+    ) -> None:
+        """Pass messages on until `inbound` ends."""
+        with inbound, admitted:
+            async for message in inbound:
+                self.moved.touch()
+                match message:
+                    case Ping() | End() | TooBig():
+                        refusal = None
+                    case Append() if message.samples >= _FREE_SAMPLES:
+                        refusal = None
+                    case Cancel():
+                        refusal = _admit(self._cancels, "cancel", message)
+                    case _:
+                        refusal = _admit(self._messages, "message", message)
+                await pass_on(admitted, refusal or message)
+
+    def statistics(self) -> dict[str, WindowStatistics]:
+        """Each window by what it counts."""
+        now = trio.current_time()
+        windows = {"messages": self._messages, "cancels": self._cancels}
+        return {
+            name: WindowStatistics(window.used(now), window.limit, window.seconds)
+            for name, window in windows.items()
+        }
 
 
 def _admit(window: Window, kind: str, message: Inbound) -> BadMessage | None:

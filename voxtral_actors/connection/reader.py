@@ -6,6 +6,7 @@ import trio
 
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.transport import Disconnected, Transport
+from voxtral_actors.connection.wiring import pass_on
 from voxtral_actors.protocol.codec import decode
 from voxtral_actors.protocol.commands import Inbound
 
@@ -24,4 +25,4 @@ async def run(
             except Disconnected:
                 return
             activity.touch()
-            await inbound.send(decode(frame, max_bytes))
+            await pass_on(inbound, decode(frame, max_bytes))

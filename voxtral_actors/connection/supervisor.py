@@ -18,11 +18,13 @@ import attrs
 import structlog
 import trio
 
-from voxtral_actors.connection import drain, duration, idle, limiter, reader, writer
+from voxtral_actors.connection import drain, duration, idle, reader, writer
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
+from voxtral_actors.connection.limiter import Limiter
 from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport
+from voxtral_actors.connection.tree import Tree
 from voxtral_actors.connection.wiring import open_wiring
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.groups import describe
@@ -73,17 +75,21 @@ async def serve(
     session_id: str,
     created: int,
     ended: Callable[[Outcome], None],
+    show: Callable[[Tree], object] = lambda _: None,
 ) -> None:
     """Serve one accepted connection to its end, and report to `ended` how that came about.
 
     `info` is what the engine said at admission, `created` the Unix time in seconds. When this is
     cancelled from outside, the tree is torn down and `Cancelled` goes on. In every case the engine
-    streams are let go, and `ended` is called exactly once.
+    streams are let go, and `ended` is called exactly once. `show` gets the tree, to be looked at.
     """
     wires = open_wiring()
     activity = Activity()
     session = Session(session_id, info.model, max_bad=settings.max_bad_messages)
     bridge = Bridge(session, engine, wires.outbound_send, activity, settings)
+    limiter, written = Limiter(settings), Activity()
+    tree = Tree(session, wires, activity, limiter, bridge, written)
+    show(tree)
     closes: list[Close] = []  # the first one is what the connection ended in
 
     async def until_done(actor: Callable[[], Awaitable[None]]) -> None:
@@ -95,16 +101,17 @@ async def serve(
 
     def write() -> Awaitable[None]:
         deadline = settings.write_deadline_s
-        return writer.run(transport, wires.outbound_recv, deadline, closes.append)
+        return writer.run(transport, wires.outbound_recv, deadline, closes.append, written)
 
     try:
         with wires.outbound_send, wires.outbound_recv:
             wires.outbound_send.send_nowait(_session_created(session_id, created, info, settings))
             async with trio.open_nursery() as nursery:
+                tree.nursery = nursery
                 start = nursery.start_soon
                 start(until_done, read, name="reader")
                 start(until_done, write, name="writer")
-                start(limiter.run, wires.inbound_recv, wires.admitted_send, settings)
+                start(limiter.run, wires.inbound_recv, wires.admitted_send)
                 start(bridge.run, wires.admitted_recv)
                 start(idle.run, bridge, activity, settings.idle_timeout_s)
                 start(duration.run, bridge, settings.max_duration_s, settings.close_grace_s)

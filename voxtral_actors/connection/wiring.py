@@ -10,7 +10,7 @@ others may still wait to say something, which is no fault of theirs.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -21,6 +21,7 @@ from voxtral_actors.protocol.commands import Inbound
 from voxtral_actors.protocol.events import Event
 
 Outbound: TypeAlias = Event | Close
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -33,6 +34,16 @@ class Wiring:
     admitted_recv: trio.MemoryReceiveChannel[Inbound]
     outbound_send: trio.MemorySendChannel[Outbound]
     outbound_recv: trio.MemoryReceiveChannel[Outbound]
+
+
+async def pass_on(channel: trio.MemorySendChannel[T], item: T) -> None:
+    """Send, and keep the turn while there is room: `send` always gives it away, and that costs as
+    much as the rest of a hop. Whoever loops over this gives way where it receives."""
+    try:
+        channel.send_nowait(item)
+    except (trio.WouldBlock, trio.BrokenResourceError):
+        # Of a receiver that is gone `send` knows better: here it has only been cancelled first.
+        await channel.send(item)
 
 
 def open_wiring() -> Wiring:

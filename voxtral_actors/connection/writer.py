@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import trio
 
+from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.transport import Disconnected, Transport
 from voxtral_actors.connection.wiring import Outbound
 from voxtral_actors.protocol.closing import Close
@@ -21,13 +22,15 @@ async def run(
     outbound: trio.MemoryReceiveChannel[Outbound],
     deadline: float,
     closing: Callable[[Close], None],
+    moved: Activity,
 ) -> None:
     """Send what comes until a Close, or until the client is gone.
 
     `closing` is told of a Close before it is sent: once it is out, the client hangs up, and this
-    task may be cancelled for that before it gets any further.
+    task may be cancelled for that before it gets any further. `moved` tells when an item was taken.
     """
     async for item in outbound:
+        moved.touch()
         if isinstance(item, Close):
             closing(item)
         try:

@@ -102,12 +102,17 @@ def _words(text: str) -> list[str]:
 
 
 def _say_how_to_connect(url: str, key: str) -> None:
+    page = url.replace("ws://", "http://").removesuffix("ws")
     click.echo(
         f"""
-The server stays up until Ctrl-C. In another terminal:
+The server stays up until Ctrl-C. To speak to it, open this in a browser:
+
+  {page}#key={key}
+
+In another terminal:
 
   export VOXTRAL_API_KEY={key}
   .venv/bin/voxtral-actors transcribe --url {url} YOUR-FILE.wav
-  curl {url.replace("ws://", "http://").removesuffix("/ws")}/readyz
+  curl {page}readyz
 """
     )

@@ -32,6 +32,7 @@ from voxtral_actors.engine.port import (
     EngineUnavailableError,
     Failed,
     Finished,
+    Inspected,
     Measured,
     Mortal,
     Released,
@@ -70,6 +71,10 @@ class EngineStatistics:
     """Times a backend became ready."""
     deaths: int
     """Times a backend failed to start, died, or was given up."""
+    slots_leaving: int
+    """Taken slots whose stream is over: the backend is about to let go of them."""
+    oldest_leaving_s: float
+    """How long the first of those has been over; 0 without any."""
 
 
 class EngineActor:
@@ -124,6 +129,7 @@ class EngineActor:
         return self._info
 
     def statistics(self) -> EngineStatistics:
+        now = trio.current_time()
         return EngineStatistics(
             ready=self._info is not None,
             slots=self._info.slots if self._info else 0,
@@ -133,7 +139,18 @@ class EngineActor:
             events_dropped=self._dropped,
             starts=self._starts,
             deaths=self._deaths,
+            slots_leaving=len(self._leaving),
+            oldest_leaving_s=now - next(iter(self._leaving.values()), now),
         )
+
+    def streams(self) -> list[ActorStream]:
+        """The streams that hold a slot, by age; those that are over among them."""
+        return list(self._streams.values())
+
+    def inside(self) -> Mapping[str, object]:
+        """What the backend of this life shows of itself; nothing while none is ready."""
+        backend: object = self._backend
+        return attrs.asdict(backend.statistics()) if isinstance(backend, Inspected) else {}
 
     def figures(self) -> Mapping[str, float]:
         """What the backend of this life measures itself; nothing while none is ready."""

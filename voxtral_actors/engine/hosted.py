@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+import attrs
 import structlog
 import trio
 
@@ -135,6 +136,16 @@ class HostedStream:
             self._emit(Failed("engine_stream_lost", f"{type(error).__name__}: {error}"))
 
 
+@attrs.frozen
+class HostedStatistics:
+    """A moment of the backend; the first two are callbacks that wait for the other thread."""
+
+    to_loop: int
+    to_trio: int
+    streams: int
+    """Streams whose task in the loop is not over."""
+
+
 class HostedBackend:
     """`port.Backend` over an `AsyncioEngine`."""
 
@@ -149,6 +160,10 @@ class HostedBackend:
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
         with self._life:
             await self.thread.run(lambda: self._main(task_status.started))
+
+    def statistics(self) -> HostedStatistics:
+        crossing = self.thread.statistics()
+        return HostedStatistics(crossing.to_loop, crossing.to_trio, len(self._tasks))
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> HostedStream:
         return HostedStream(self, spec, deliver)

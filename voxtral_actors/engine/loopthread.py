@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import attrs
 import structlog
 import trio
 
@@ -32,6 +33,14 @@ THREAD_NAME = "engine-loop"
 
 class LoopEndedError(Exception):
     """Something in the loop was cancelled from inside or wanted to end the process."""
+
+
+@attrs.frozen
+class LoopThreadStatistics:
+    """Callbacks that wait on either side for the other thread to look."""
+
+    to_loop: int
+    to_trio: int
 
 
 class Mailbox:
@@ -52,6 +61,9 @@ class Mailbox:
             # Nobody is left over there, and what was meant for it has lost its meaning.
             with contextlib.suppress(RuntimeError):
                 self._wake(self.drain)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def drain(self) -> None:
         """Run what is there, in the thread that it was meant for.
@@ -86,6 +98,9 @@ class LoopThread:
         """From the loop: run a callback in trio, soon."""
         assert self._outbox is not None, "to_trio before run"  # noqa: S101 - a bug of ours
         self._outbox.put(callback, *args)
+
+    def statistics(self) -> LoopThreadStatistics:
+        return LoopThreadStatistics(len(self._inbox or ()), len(self._outbox or ()))
 
     async def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `main()` in the loop until it returns, raises, or this is cancelled.

@@ -189,6 +189,14 @@ class Mortal(Protocol):
 
 
 @runtime_checkable
+class Inspected(Protocol):
+    """A backend that shows how it is inside, for `/debug/actors`."""
+
+    def statistics(self) -> attrs.AttrsInstance:
+        """A moment of it; never text, audio or a key."""
+
+
+@runtime_checkable
 class Measured(Protocol):
     """A backend that has figures of its own for `/metrics`."""
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import entry_points
 
 from voxtral_actors.engine.port import Backend
+from voxtral_actors.setting_types import find_engine
 from voxtral_actors.settings import Settings
-
-GROUP = "voxtral_actors.engines"
 
 
 class EngineSetupError(Exception):
@@ -26,11 +24,10 @@ def load(settings: Settings) -> Callable[[], Backend]:
     Raises:
         EngineSetupError: there is no such engine, or it cannot be imported.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    entry = found.get(settings.engine)
-    if entry is None:
-        allowed = ", ".join(sorted(found)) or "none is installed"
-        raise EngineSetupError(f"VOXTRAL_ENGINE is {settings.engine!r}; allowed: {allowed}.")
+    try:
+        entry = find_engine(settings.engine)
+    except ValueError as error:
+        raise EngineSetupError(str(error)) from None
     try:
         create = entry.load()
         # Made once now and thrown away: what is missing should be said before the port is open.

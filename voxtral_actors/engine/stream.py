@@ -37,6 +37,11 @@ class ActorStream:
         self._aborted = False
         self._arrived = trio.lowlevel.ParkingLot()
 
+    @property
+    def over(self) -> bool:
+        """Whether it takes no event any more: the last one came, or it was aborted."""
+        return self._sealed
+
     # --- The engine's side -------------------------------------------------------------------
 
     def put(self, event: EngineEvent) -> bool:

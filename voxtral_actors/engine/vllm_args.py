@@ -64,6 +64,8 @@ def engine_args(settings: Settings, folder: Path) -> dict[str, Any]:
         # A bar that is drawn over and over is no line of a log.
         "use_tqdm_on_load": False,
         "worker_extension_cls": WORKER_EXTENSION,
+        # Sampling is ours; vLLM would look for the file, and log a traceback when there is none.
+        "generation_config": "vllm",
     }
     if settings.data_parallel_size > 1:
         args["data_parallel_backend"] = settings.data_parallel_backend

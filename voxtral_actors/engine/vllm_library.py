@@ -1,9 +1,9 @@
 """Everything that is called in vLLM, and its types: the only file of the server that imports it.
 
-`load` builds the engine client; it blocks for minutes and runs in a thread. What it returns knows
-how the model wants its audio, what its tokens are in bytes, and how a frame becomes an input of the
-engine: that of vLLM's renderer, made directly. The renderer would put each frame through a
-processor made for whole files, in another thread, and hash its samples.
+`load` builds the engine client. What it returns knows how the model wants its audio, what its
+tokens are in bytes, and how a frame becomes an input of the engine: that of vLLM's renderer, made
+directly. The renderer would put each frame through a processor made for whole files, in another
+thread, and hash its samples.
 
 vLLM has no public interface at this depth. The version is pinned, and tests compare with vLLM's own
 way of doing it.
@@ -17,7 +17,9 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -60,16 +62,27 @@ class Loaded:
     capacity: Capacity
 
 
-def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
-    """Start vLLM for the model in `folder`. Blocks, and is called in a thread of its own.
+def import_vllm() -> None:
+    """The first import of vllm. Blocks for seconds, and is called in a thread of its own.
 
-    Raises:
-        Exception: whatever vLLM has to say: TypeError and ValueError are about the settings.
+    Not by `load`: an error that some module keeps from its import keeps the frames above it as
+    well, with all that they come to hold.
     """
     vllm_environ.prepare()
     # A client that is in a cycle is freed by the collector, and its finaliser needs its modules.
     atexit.unregister(gc.collect)
     atexit.register(gc.collect)
+    for module in ("vllm.engine.arg_utils", "vllm.v1.engine.async_llm"):
+        import_module(module)
+
+
+def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
+    """Start vLLM for the model in `folder`, after `import_vllm`. Blocks for minutes, likewise.
+
+    Raises:
+        EngineSetupError: about the settings, or the model.
+        Exception: whatever vLLM has to say; a ValueError is about the settings.
+    """
     from vllm.config import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
@@ -85,17 +98,33 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
     # needs its engine for the drain that follows. (The start of Python's tracker would undo it.)
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    args = AsyncEngineArgs(**vllm_args.engine_args(settings, folder), logging_config=lines)
+    given = vllm_args.engine_args(settings, folder)
+    if unknown := given.keys() - AsyncEngineArgs.__dataclass_fields__.keys():
+        names = ", ".join(sorted(unknown))
+        raise EngineSetupError(f"VLLM_ENGINE_ARGS has what vLLM does not know: {names}")
+    args = AsyncEngineArgs(**given, logging_config=lines)
     config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
     config.logging_config.configure_logging = True
     llm = AsyncLLM.from_vllm_config(
-        config, stat_loggers=[_figures_logger(figures)], disable_log_stats=args.disable_log_stats
+        config,
+        stat_loggers=[_figures_logger(figures)],
+        disable_log_stats=args.disable_log_stats,
+        enable_log_requests=args.enable_log_requests,
     )
     try:
         return _learn(llm)
     except BaseException:
-        llm.shutdown(timeout=limits.VLLM_STOP_S)
+        shut_down(llm)
         raise
+
+
+def shut_down(llm: Any) -> None:
+    """End a client and its processes. Blocks, and is called outside of the loop."""
+    # Its task would log the end that is wanted as an error.
+    with suppress(RuntimeError):  # the loop is closed
+        if (handler := llm.output_handler) is not None:
+            handler.get_loop().call_soon_threadsafe(handler.cancel)
+    llm.shutdown(timeout=limits.VLLM_STOP_S)
 
 
 def _learn(llm: Any) -> Loaded:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import structlog
 
@@ -31,13 +31,26 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory, where Linux has 
 
 
 class Brood:
-    """Processes that were started since this object was made, with all their descendants."""
+    """Processes that were started since this object was made, with all their descendants.
+
+    Until the next one is made: a life that is slow to end must not take those of the next one for
+    its own.
+    """
+
+    _latest: ClassVar[Brood | None] = None
 
     def __init__(self) -> None:
-        self._before: set[int] = set()
-        self._before = self._children()
+        if Brood._latest is not None:
+            Brood._latest._close()
+        Brood._latest = self
         self._seen: dict[int, Any] = {}
         self._memory: set[str] = set()
+        self._closed = False
+        self._before = _active()
+
+    def _close(self) -> None:
+        self.look()
+        self._closed = True
 
     def look(self) -> list[Any]:
         """Those that are alive, as `psutil.Process`.
@@ -52,16 +65,15 @@ class Brood:
                 parent = psutil.Process(pid)
                 for process in (parent, *parent.children(recursive=True)):
                     self._seen.setdefault(process.pid, process)
-        alive = [process for process in self._seen.values() if _alive(process)]
+        # A copy, for an end that is slow runs beside the start of the next life.
+        alive = [process for process in list(self._seen.values()) if _alive(process)]
         for process in alive:
-            self._memory |= _shared_memory(process.pid)
+            self._memory |= shared_memory(process.pid)
         return alive
 
     def _children(self) -> set[int]:
-        """Of this process; those that have ended are reaped and not among them."""
-        return {
-            child.pid for child in multiprocessing.active_children() if child.pid
-        } - self._before
+        active = _active()
+        return active & self._seen.keys() if self._closed else active - self._before
 
     def kill(self) -> None:
         """Kill all of them, wait until they are gone, and take away what they left. Blocks."""
@@ -77,7 +89,7 @@ class Brood:
                 log.error("vllm.processes_left", pids=[process.pid for process in alive])
                 return
             time.sleep(0.02)
-        for name in self._memory - _shared_memory(os.getpid()):
+        for name in self._memory - shared_memory(os.getpid()):
             with suppress(FileNotFoundError):
                 (_MEMORY / name).unlink()
                 # Python keeps a list of its own, to clean up at exit.
@@ -87,14 +99,35 @@ class Brood:
                     resource_tracker.unregister(f"/{name.removeprefix('sem.')}", "semaphore")
         self._memory.clear()
 
+    def kill_until_over(self, thread: threading.Thread) -> None:
+        """Kill what a thread starts for as long as it runs. Blocks."""
+        while thread.is_alive():
+            self.kill()
+            thread.join(0.05)
+        self.kill()
 
-def _shared_memory(pid: int) -> set[str]:
-    """Names of the shared memory and semaphores, as Python makes them, that a process has."""
+
+def _active() -> set[int]:
+    """The children of this process; those that have ended are reaped and not among them."""
+    return {child.pid for child in multiprocessing.active_children() if child.pid}
+
+
+def shared_memory(pid: int) -> set[str]:
+    """Names of the shared memory and semaphores, as Python makes them, that a process has.
+
+    Found by their inodes: a semaphore is made under another name than the one it is known by.
+    """
     try:
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+        mapped = set(re.findall(rf" (\d+) +{_MEMORY}/", maps))
+        with os.scandir(_MEMORY) as entries:
+            return {
+                entry.name
+                for entry in entries
+                if entry.name.startswith(("psm_", "sem.mp-")) and str(entry.inode()) in mapped
+            }
     except OSError:
         return set()
-    return set(re.findall(rf" {_MEMORY}/(psm_\w+|sem\.mp-\w+)$", maps, re.MULTILINE))
 
 
 def _alive(process: Any) -> bool:
@@ -131,11 +164,3 @@ class Worker(Generic[T]):
 
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(deliver)
-
-
-def kill_until_over(brood: Brood, thread: threading.Thread) -> None:
-    """Kill what a thread starts for as long as it runs. Blocks."""
-    while thread.is_alive():
-        brood.kill()
-        thread.join(0.05)
-    brood.kill()

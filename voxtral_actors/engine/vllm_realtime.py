@@ -46,7 +46,7 @@ from voxtral_actors.engine.port import (
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.vllm_figures import Figures
 from voxtral_actors.engine.vllm_frames import FrameCutter
-from voxtral_actors.engine.vllm_processes import Brood, Worker, kill_until_over
+from voxtral_actors.engine.vllm_processes import Brood, Worker
 from voxtral_actors.engine.vllm_session import Session
 from voxtral_actors.engine.vllm_text import TokenText
 from voxtral_actors.settings import Settings
@@ -105,6 +105,7 @@ class VllmEngine:
         self.figures = Figures()
         self._loaded: vllm_library.Loaded | None = None
         self._brood: Brood | None = None
+        self._loading: Worker[vllm_library.Loaded] | None = None
         self._dead = False
         self._streams = 0
         self._open: dict[str, Session] = {}
@@ -119,20 +120,20 @@ class VllmEngine:
     # --- Life --------------------------------------------------------------------------------
 
     async def start(self) -> EngineInfo:
-        brood = self._brood = Brood()
+        self._brood = Brood()
+        await Worker(vllm_library.import_vllm, "vllm-import").result
         log.info("vllm.starting", model=str(self.folder))
-        loading = Worker(
+        self._loading = Worker(
             lambda: vllm_library.load(self.settings, self.folder, self.figures), "vllm-start"
         )
+        self._loaded = await self._loading.result
         try:
-            self._loaded = await loading.result
-        except asyncio.CancelledError:
-            # What cannot be stopped is left to a thread that takes its processes away.
-            Worker(lambda: kill_until_over(brood, loading.thread), "vllm-start-stop")
-            raise
-        fit_kv_cache = await vllm_library.greet_workers(self.vllm)
-        await self._ask_plugin()
-        brood.look()
+            async with asyncio.timeout(limits.VLLM_STALL_S):
+                fit_kv_cache = await vllm_library.greet_workers(self.vllm)
+                await self._ask_plugin()
+        except TimeoutError:
+            raise EngineStalledError("no answer to a first question") from None
+        self._brood.look()
         capacity = self.vllm.capacity
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
         return EngineInfo(
@@ -171,8 +172,9 @@ class VllmEngine:
             while True:
                 await asyncio.sleep(limits.VLLM_WATCH_S)
                 self._look()
-        except (EngineProcessDiedError, EngineStalledError):
+        except (EngineProcessDiedError, EngineStalledError) as error:
             self._dead = True
+            log.error("vllm.dead", why=str(error))  # noqa: TRY400 - of a process, not of code
             raise
 
     def _look(self) -> None:
@@ -184,8 +186,8 @@ class VllmEngine:
                 raise EngineStalledError(f"no answer to a frame for {limits.VLLM_STALL_S:g} s")
 
     async def stop(self) -> None:
-        brood = self._brood
-        if brood is None:
+        brood, loading = self._brood, self._loading
+        if brood is None or loading is None:
             return
         vllm, self._loaded = self._loaded, None
         # There is nothing to be said to a dead engine, and until it is gone it passes for ready.
@@ -196,9 +198,10 @@ class VllmEngine:
                 if not polite:
                     brood.kill()
                 if vllm is not None:
-                    vllm.llm.shutdown(timeout=limits.VLLM_STOP_S)
+                    vllm_library.shut_down(vllm.llm)
             finally:
-                brood.kill()
+                # Of a start that was cancelled: it cannot be stopped but by what it starts.
+                brood.kill_until_over(loading.thread)
 
         stopping = Worker(shut_down, "vllm-stop")
         bounded = asyncio.wait({stopping.result}, timeout=limits.VLLM_STOP_S + limits.VLLM_KILL_S)

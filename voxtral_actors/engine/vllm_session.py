@@ -38,7 +38,7 @@ class Session:
 
     def __init__(self, client: Client, request_id: str, params: Any, rank: int | None) -> None:
         self.sent_at: float | None = None
-        """When the frame in flight was handed over, on the loop's clock."""
+        """When the frame in flight, or the end, was handed over, on the loop's clock."""
         self._client = client
         self._request_id = request_id
         self._params = params
@@ -68,6 +68,7 @@ class Session:
     async def finish(self) -> None:
         """No more frames: end the request in good order."""
         if self._results is not None:
+            self.sent_at = self._loop.time()
             self._frames.put_nowait(None)
             await asyncio.wait({self._results})
 

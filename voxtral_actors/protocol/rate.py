@@ -34,3 +34,7 @@ class Window:
                 return wait
         self._admitted.append(now)  # maxlen pushes the oldest one out
         return None
+
+    def used(self, now: float) -> int:
+        """How many admissions of the window that ends at `now` are taken."""
+        return sum(1 for admitted in self._admitted if admitted > now - self.seconds)

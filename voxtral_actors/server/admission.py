@@ -99,7 +99,7 @@ class Admission:
             await self._empty.park()
 
     def _decide(self, credentials: Credentials) -> EngineInfo | Close:
-        if not self._knows_any(credentials.keys):
+        if not self.knows(credentials):
             return Close.BAD_KEY
         if not self._allows(credentials.origin, credentials.host):
             return Close.BAD_ORIGIN
@@ -112,9 +112,11 @@ class Admission:
             return Close.AT_CAPACITY
         return info
 
-    def _knows_any(self, offered: Sequence[str]) -> bool:
-        """Compares every key with every other, so that time tells nothing about which one fits."""
-        matches = [key.matches(offer) for offer in offered for key in self._settings.api_keys]
+    def knows(self, credentials: Credentials) -> bool:
+        """Whether a key fits. Compares every key with every other, so that time tells nothing about
+        which one it is."""
+        offered, keys = credentials.keys, self._settings.api_keys
+        matches = [key.matches(offer) for offer in offered for key in keys]
         return any(matches)
 
     def _allows(self, origin: str | None, host: str) -> bool:

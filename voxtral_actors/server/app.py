@@ -5,7 +5,7 @@ engine is there for as long as a connection may need it.
 
 A signal starts the drain. The listener goes on accepting, so that probes see 503 and clients are
 told to go elsewhere, until the last session has ended or the time for it is over; then everything
-is cancelled. A second signal does that at once.
+is cancelled. A second signal does that at once, and the exit status says so: 128 and its number.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from voxtral_actors import groups, limits
 from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine import registry
 from voxtral_actors.engine.actor import EngineActor
-from voxtral_actors.server import metrics, quart_app
+from voxtral_actors.server import descriptors, metrics, quart_app
 from voxtral_actors.server.admission import Admission
+from voxtral_actors.server.heartbeat import Heartbeat
 from voxtral_actors.server.listener import Listener, open_listeners
 from voxtral_actors.server.service import Service
 from voxtral_actors.server.wire import WireOptions
@@ -42,6 +43,8 @@ class Running:
 
     service: Service
     listener: Listener
+    heartbeat: Heartbeat
+    """Not running yet: it says something of a whole process, and not of virtual time."""
     host: str
     port: int
     stop: trio.Event
@@ -76,9 +79,10 @@ async def run(
     )
     figures = metrics.process_registry()
     listener = Listener(quart_app.create(service, figures), options)
-    figures.register(metrics.ServiceCollector(service, listener))
+    heartbeat = Heartbeat()
+    figures.register(metrics.ServiceCollector(service, listener, heartbeat))
     host, port = sockets[0].socket.getsockname()[:2]
-    running = Running(service, listener, host, port, trio.Event())
+    running = Running(service, listener, heartbeat, host, port, trio.Event())
     async with trio.open_nursery() as outer:
         outer.start_soon(engine.run)
         async with trio.open_nursery() as inner:
@@ -117,9 +121,10 @@ async def _drain(service: Service) -> None:
 
 def main(settings: Settings) -> int:
     """Run the server until it is told to stop; returns the exit status."""
+    descriptors.allow(settings.max_connections)
     status = 0
     try:
-        trio.run(_until_signalled, settings)
+        status = trio.run(_until_signalled, settings)
     except* (registry.EngineSetupError, ListenError) as group:
         errors: list[Exception] = groups.leaves(group)
         for error in errors:
@@ -128,7 +133,9 @@ def main(settings: Settings) -> int:
     return status
 
 
-async def _until_signalled(settings: Settings) -> None:
+async def _until_signalled(settings: Settings) -> int:
+    """Serve until a signal; returns the exit status."""
+    cut = _Cut()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -137,13 +144,31 @@ async def _until_signalled(settings: Settings) -> None:
                 nursery.cancel_scope.cancel(reason="the server has stopped")
 
             running = await nursery.start(serve)
-            nursery.start_soon(_obey, signals, running, nursery.cancel_scope)
+            nursery.start_soon(running.heartbeat.run)
+            nursery.start_soon(_obey, signals, running, nursery.cancel_scope, cut)
+    if not cut.signal:
+        return 0
+    name = signal.Signals(cut.signal).name
+    log.warning("server.stopped", cut=cut.connections, signal=name)
+    return 128 + cut.signal
 
 
-async def _obey(signals: AsyncIterator[int], running: Running, scope: trio.CancelScope) -> None:
+@attrs.define
+class _Cut:
+    """The second signal, and how many sessions it cut off."""
+
+    signal: int = 0
+    connections: int = 0
+
+
+async def _obey(
+    signals: AsyncIterator[int], running: Running, scope: trio.CancelScope, cut: _Cut
+) -> None:
     """First signal: drain. Second: stop at once."""
     async for number in signals:
         log.info("server.signal", signal=signal.Signals(number).name)
         if running.stop.is_set():
+            cut.signal, cut.connections = number, running.service.admission.open
             scope.cancel(reason="a second signal")
+            return
         running.stop.set()

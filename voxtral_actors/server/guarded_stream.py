@@ -12,6 +12,8 @@ ending the connection means cancelling that scope, so the app learns of a cut at
 4. A kernel that closes a socket with unread input resets the connection, which may destroy what we
    sent last. So `close` sends EOF and the reader then discards input until the peer hangs up.
 5. The first reason given for an end stays; cutting is synchronous and never waits.
+6. To end a connection with all its tasks costs more than a millisecond, and a crowd may leave in
+   one moment. So whose peer has left waits for its turn: those who stay are served in between.
 """
 
 from __future__ import annotations
@@ -88,7 +90,12 @@ class WireStatistics:
 class GuardedStream:
     """A stream whose every wait is bounded; see the rules above."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, options: WireOptions) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        options: WireOptions,
+        departures: trio.CapacityLimiter,
+    ) -> None:
         self.options = options
         self.admitted = False
         self.opened_at = trio.current_time()
@@ -104,6 +111,8 @@ class GuardedStream:
         self._scope = trio.CancelScope(deadline=self.opened_at + options.handshake_s)
         self._sends: set[trio.CancelScope] = set()  # under way, or waiting for the one that is
         self._send_lock = trio.Lock()
+        self._departures = departures
+        self._departing = False
 
     @property
     def over(self) -> bool:
@@ -174,6 +183,8 @@ class GuardedStream:
             self._over = True
             if self._ending in {Ending.SLOW_CONSUMER, Ending.PEER_SILENT}:
                 self._reset_on_close()
+            if self._departing:
+                self._departures.release()
             await trio.aclose_forcefully(self._stream)
 
     async def read(self, handle: Callable[[bytes], Awaitable[None]]) -> None:
@@ -186,6 +197,8 @@ class GuardedStream:
                 data = b""
             self._pending_since = None
             if not data:
+                await self._departures.acquire()  # until the end of `run`, which is this task's
+                self._departing = True
                 closing = self._draining or self._due is Ending.CLOSE_TIMEOUT
                 self.abort(Ending.CLOSED if closing else Ending.CLIENT_LEFT)
                 return

@@ -22,6 +22,8 @@ import structlog
 import trio
 
 from voxtral_actors import limits
+from voxtral_actors.server.descriptors import PatientListener
+from voxtral_actors.server.refusals import Refusals
 from voxtral_actors.server.wire import (
     Address,
     ASGIApp,
@@ -39,6 +41,8 @@ class ListenerStatistics:
     """What `/metrics` and the tests read."""
 
     open: int
+    ending: int
+    """Open ones that have been cut and are being cleared away."""
     admitted: int
     unadmitted: int
     accepted: int
@@ -47,6 +51,8 @@ class ListenerStatistics:
     """How connections ended, by `Ending`."""
     failures: int
     """Exceptions of the app or the protocol stack that stopped at their own connection."""
+    out_of_descriptors: int
+    """Attempts to accept that failed for want of one."""
 
 
 class Listener:
@@ -60,6 +66,9 @@ class Listener:
         self._accepted = 0
         self._ended: Counter[str] = Counter()
         self._failures = 0
+        self._refusals = Refusals()
+        self._out_of_descriptors = 0
+        self._departures = trio.CapacityLimiter(limits.DEPARTURES_AT_ONCE)
         self._accepting = trio.CancelScope()
         self._emptied = trio.Event()
 
@@ -74,9 +83,9 @@ class Listener:
             try:
                 with self._accepting:
                     task_status.started()
-                    # It survives EMFILE and its like: it logs, waits 0.1 s and tries again.
+                    patient = [PatientListener(each, self._out_of_room) for each in listeners]
                     await trio.serve_listeners(
-                        self.serve_stream, list(listeners), handler_nursery=connections
+                        self.serve_stream, patient, handler_nursery=connections
                     )
                 while self._wires:
                     self._emptied = trio.Event()
@@ -96,6 +105,7 @@ class Listener:
         wire = Wire(
             stream,
             self._options,
+            self._departures,
             peer=peer,
             on_admit=self._on_admit,
             on_failure=self._on_failure,
@@ -104,9 +114,7 @@ class Listener:
         self._wires.add(wire)
         self._unadmitted[wire] = None
         if len(self._unadmitted) > self._options.max_unadmitted:
-            oldest = next(iter(self._unadmitted))
-            del self._unadmitted[oldest]
-            oldest.abort(Ending.PUSHED_OUT)
+            self._push_out()
         try:
             await wire.serve(self._app)
         except* Exception as failures:  # containing it is this module's purpose
@@ -119,12 +127,27 @@ class Listener:
         admitted = sum(wire.admitted for wire in self._wires)
         return ListenerStatistics(
             open=len(self._wires),
+            ending=sum(wire.over for wire in self._wires),
             admitted=admitted,
             unadmitted=len(self._wires) - admitted,
             accepted=self._accepted,
             ended=dict(self._ended),
             failures=self._failures,
+            out_of_descriptors=self._out_of_descriptors,
         )
+
+    def _out_of_room(self) -> None:
+        """Somebody waits and the process cannot accept: no descriptor is left."""
+        self._out_of_descriptors += 1
+        oldest = next(iter(self._unadmitted), None)
+        grace = trio.current_time() - limits.HANDSHAKE_GRACE_S
+        if oldest is not None and oldest.opened_at < grace:
+            self._push_out()
+
+    def _push_out(self) -> None:
+        oldest = next(iter(self._unadmitted))
+        del self._unadmitted[oldest]
+        oldest.abort(Ending.PUSHED_OUT)
 
     def _on_admit(self, wire: Wire) -> None:
         self._unadmitted.pop(wire, None)
@@ -139,6 +162,8 @@ class Listener:
         self._ended[wire.ending or Ending.SERVER_STOPPED] += 1
         tell = log.info if wire.admitted and wire.fault else log.debug
         tell("wire.ended", **attrs.asdict(wire.statistics()))
+        if not wire.admitted and (reason := wire.refused or wire.fault):
+            self._refusals.tell(reason, wire.statistics().peer)
         if not self._wires:
             self._emptied.set()
 

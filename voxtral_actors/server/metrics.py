@@ -6,14 +6,21 @@ Nothing is counted here: every figure has one owner, and tests read the same obj
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from voxtral_actors.server.heartbeat import BUCKETS, Heartbeat
 from voxtral_actors.server.listener import Listener
 from voxtral_actors.server.service import Service
 
@@ -23,9 +30,10 @@ PREFIX = "voxtral_"
 class ServiceCollector(Collector):
     """The figures of one server."""
 
-    def __init__(self, service: Service, listener: Listener) -> None:
+    def __init__(self, service: Service, listener: Listener, heartbeat: Heartbeat) -> None:
         self._service = service
         self._listener = listener
+        self._heartbeat = heartbeat
 
     def collect(self) -> Iterable[Metric]:
         service, admission = self._service, self._service.admission
@@ -52,6 +60,11 @@ class ServiceCollector(Collector):
         yield _gauge("sockets_open", "Open sockets, HTTP ones too.", sockets.open)
         yield _gauge("sockets_unadmitted", "Open sockets without a session.", sockets.unadmitted)
         yield _counter("sockets_failures", "Exceptions kept to a socket.", sockets.failures)
+        yield _counter(
+            "sockets_out_of_descriptors",
+            "Attempts to accept without a file descriptor left.",
+            sockets.out_of_descriptors,
+        )
         yield _labelled(
             "sockets_ended",
             "Sockets that ended, by reason.",
@@ -69,6 +82,19 @@ class ServiceCollector(Collector):
         for name, value in service.engine.figures().items():
             make = _counter if name.endswith("_total") else _gauge
             yield make(f"engine_{name}", "Told by the engine itself, for this life.", value)
+        loop = self._heartbeat.statistics()
+        yield HistogramMetricFamily(
+            PREFIX + "loop_lag_seconds",
+            "How late the event loop is, looked at twenty times a second.",
+            [
+                (str(bound).replace("inf", "+Inf"), count)
+                for bound, count in zip(BUCKETS, accumulate(loop.lags), strict=True)
+            ],
+            loop.lag_sum_s,
+        )
+        yield _counter("loop_long_passes", "Times that a task held the loop.", loop.long_passes)
+        yield _gauge("tasks", "Tasks of trio.", loop.tasks)
+        yield _gauge("memory_blocks", "Pieces of memory of Python's objects.", loop.blocks)
 
 
 def process_registry() -> CollectorRegistry:

@@ -6,6 +6,7 @@ this server does not speak.
 
 from __future__ import annotations
 
+import binascii
 from http import HTTPStatus
 
 import h11
@@ -14,6 +15,9 @@ ASCII_ONLY = (b"connection", b"upgrade", b"sec-websocket-")
 """wsproto decodes these as ASCII; HTTP allows any byte in them."""
 
 ABSOLUTE = (b"http://", b"https://", b"ws://", b"wss://")
+
+KEY_BYTES = 16
+"""RFC 6455 section 4.2.1: what the client's key is, once decoded from base64."""
 
 
 def is_upgrade(request: h11.Request) -> bool:
@@ -41,7 +45,23 @@ def refusal(request: h11.Request, *, upgrade: bool) -> HTTPStatus | None:
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
         ):
             return HTTPStatus.BAD_REQUEST
-    return None
+    return _bad_handshake(request) if upgrade else None
+
+
+def _bad_handshake(request: h11.Request) -> HTTPStatus | None:
+    """RFC 6455 section 4.2.1: one version, which is 13, and one key of the right length."""
+    lines = {
+        wanted: [value for name, value in request.headers if name == wanted]
+        for wanted in (b"sec-websocket-version", b"sec-websocket-key")
+    }
+    if lines[b"sec-websocket-version"] != [b"13"]:
+        return HTTPStatus.UPGRADE_REQUIRED
+    try:
+        (key,) = lines[b"sec-websocket-key"]
+        is_key = len(binascii.a2b_base64(key, strict_mode=True)) == KEY_BYTES
+    except ValueError:  # none, several, or no base64
+        is_key = False
+    return None if is_key else HTTPStatus.BAD_REQUEST
 
 
 def _is_servable(target: bytes) -> bool:

@@ -9,6 +9,7 @@ import attrs
 from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.server.admission import Admission
+from voxtral_actors.server.roster import Roster
 from voxtral_actors.settings import Settings
 
 
@@ -20,6 +21,7 @@ class Service:
     engine: EngineActor
     admission: Admission
     drain: Drain
+    roster: Roster = attrs.field(factory=Roster)
     outcomes: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """How connections ended: (kind, reason) -> count."""
 

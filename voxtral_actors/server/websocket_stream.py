@@ -1,15 +1,20 @@
 """hypercorn's WebSocket with the limits, and the ends, that it leaves open.
 
-1. No compression is ever negotiated: it could only be bounded after it has been inflated.
+1. No compression is ever negotiated: it could only be bounded after it has been inflated. A list
+   in several header lines is one list.
 2. A frame that comes before the app has accepted is answered 400, and the app can accept no more.
 3. A message is counted in bytes as it arrives; past the limit the peer gets 1009 and the app its
    disconnect, at once. A frame that breaks the protocol is answered with the Close code for it.
 4. After our Close frame input is dropped, not queued: nobody reads it any more.
 5. Once both Close frames are exchanged the connection ends there and then.
+6. An admitted client's messages go between `messages` and `send_text`, without the detour over ASGI
+   events and quart-trio's queue, which would cost a task's turn and a dict for each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +25,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
 from wsproto.events import Event as WebSocketEvent
 
+from voxtral_actors.connection.wiring import pass_on
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.server.guarded_stream import Ending, GuardedStream
 
@@ -31,6 +37,10 @@ thousand of them, and some (pongs, fragments) wait for nothing by themselves."""
 FRAGMENT_COST = 64
 """What a fragment is charged beside its bytes: about what it costs in memory while it waits. So a
 message of empty fragments comes to an end too."""
+
+
+UNREAD_MESSAGES = 10
+"""Messages that wait for the app: as many as in quart-trio's own queue."""
 
 
 class _TooBigError(Exception):
@@ -45,8 +55,8 @@ class _Assembly:
         self._parts: list[Any] = []
         self._bytes = 0
 
-    def add(self, event: Message[Any]) -> dict[str, Any] | None:
-        """The message for the app, once its last part is in."""
+    def add(self, event: Message[Any]) -> str | bytes | None:
+        """The message, once its last part is in."""
         part = event.data
         if isinstance(part, str) and not part.isascii():
             self._bytes += len(part.encode())
@@ -60,12 +70,7 @@ class _Assembly:
         if not event.message_finished:
             return None
         parts, self._parts, self._bytes = self._parts, [], 0
-        text = isinstance(event, TextMessage)
-        return {
-            "type": "websocket.receive",
-            "bytes": None if text else b"".join(parts),
-            "text": "".join(parts) if text else None,
-        }
+        return "".join(parts) if isinstance(event, TextMessage) else b"".join(parts)
 
 
 class WebSocket(WSStream):
@@ -75,11 +80,33 @@ class WebSocket(WSStream):
         super().__init__(*args)
         self._guard = guard
         self._assembly = _Assembly(self.config.websocket_max_message_size)
+        self._inbox: trio.MemorySendChannel[str | bytes] | None = None
+
+    @contextmanager
+    def messages(self) -> Iterator[trio.MemoryReceiveChannel[str | bytes]]:
+        """The client's messages, when the app wants them like this: from before it accepts on."""
+        self._inbox, receive = trio.open_memory_channel[str | bytes](UNREAD_MESSAGES)
+        with self._inbox, receive:
+            yield receive
+
+    async def send_text(self, text: str) -> None:
+        """Send a message, once accepted; returns at once when the client is gone."""
+        if self.closed or self.state is not ASGIWebsocketState.CONNECTED:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._send_wsproto_event(TextMessage(data=text))
+
+    async def take(self, data: bytes) -> bool:
+        """Read what came from the socket, if it is frames; else it is hypercorn's to look at."""
+        if self.closed or not self.handshake.accepted:
+            return False
+        self.connection.receive_data(data)
+        await self._handle_events()
+        return True
 
     async def handle(self, event: Event) -> None:
         if isinstance(event, Request):
-            kept = [item for item in event.headers if item[0] != b"sec-websocket-extensions"]
-            await super().handle(replace(event, headers=kept))
+            await super().handle(replace(event, headers=_as_hypercorn_reads_it(event.headers)))
             if self.closed:  # refused, and answered
                 self._guard.note(Ending.BAD_REQUEST)
                 await self.send(StreamClosed(stream_id=self.stream_id))
@@ -135,8 +162,17 @@ class WebSocket(WSStream):
                 except _TooBigError:
                     await self._fail(Ending.MESSAGE_TOO_BIG, *_TOO_BIG)
                     return
-                if message is not None and self.app_put is not None:
-                    await self.app_put(message)
+                if message is not None:
+                    await self._deliver(message)
+
+    async def _deliver(self, message: str | bytes) -> None:
+        if self._inbox is not None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the app has ended
+                await pass_on(self._inbox, message)
+        elif self.app_put is not None:
+            text = isinstance(message, str)
+            kinds = {"text": message if text else None, "bytes": None if text else message}
+            await self.app_put({"type": "websocket.receive", **kinds})
 
     async def _on_close(self, event: CloseConnection) -> None:
         """A Close frame from the peer, or wsproto's verdict on a frame that is none."""
@@ -154,4 +190,16 @@ class WebSocket(WSStream):
         await self.send(StreamClosed(stream_id=self.stream_id))
 
 
+def _as_hypercorn_reads_it(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The header without extensions, and lists that several lines make up in one line each.
+
+    Of a field in several lines hypercorn sees the last one only.
+    """
+    lists = {name: [v for n, v in headers if n == name] for name in _LISTS}
+    joined = [(name, b", ".join(values)) for name, values in lists.items() if values]
+    return [item for item in headers if item[0] not in {*_LISTS, _EXTENSIONS}] + joined
+
+
+_EXTENSIONS = b"sec-websocket-extensions"
+_LISTS = (b"connection", b"sec-websocket-protocol")
 _TOO_BIG = (Close.TOO_BIG.spec.code, Close.TOO_BIG.spec.slug)

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, TypeAlias, cast
 
 import h11
@@ -31,7 +32,9 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
+from wsproto.handshake import WEBSOCKET_VERSION
 
+from voxtral_actors.connection.wiring import pass_on
 from voxtral_actors.server.guarded_stream import (
     Ending,
     GuardedStream,
@@ -60,13 +63,16 @@ class Wire(GuardedStream):
         self,
         stream: trio.abc.HalfCloseableStream,
         options: WireOptions,
+        departures: trio.CapacityLimiter,
         *,
         peer: Address = None,
         on_admit: Callable[[Wire], None] = lambda _: None,
         on_failure: Callable[[Wire, Failures], None] = lambda _, __: None,
     ) -> None:
-        super().__init__(stream, options)
+        super().__init__(stream, options, departures)
         self.peer, self.local = _addresses(stream, peer)
+        self.refused: str | None = None  # why the app did not let the peer in, if it said so
+        self.websocket: WebSocket | None = None
         self._on_admit = on_admit
         self.on_failure = on_failure
 
@@ -92,7 +98,9 @@ class Wire(GuardedStream):
             protocol = _Protocol(self, app, nursery)
 
             async def handle(data: bytes) -> None:
-                await protocol.handle(RawData(data))
+                # Past the handshake hypercorn's HTTP layer would only hand it through.
+                if self.websocket is None or not await self.websocket.take(data):
+                    await protocol.handle(RawData(data))
 
             await self.read(handle)
 
@@ -133,7 +141,7 @@ class _Tasks:
                 if message["type"].endswith(".disconnect"):
                     queue.send_nowait(message)
                 else:
-                    await queue.send(message)
+                    await pass_on(queue, message)
             except trio.WouldBlock:  # an app that does not read must still hear of its end
                 life.cancel(reason="disconnected")
             except trio.BrokenResourceError:
@@ -181,13 +189,13 @@ class _Protocol(H11Protocol):
         upgrade = is_upgrade(request)
         status = refusal(request, upgrade=upgrade)
         if status is not None:
-            self.wire.note(Ending.BAD_REQUEST)
             await self._send_error_response(status)
             await self.send(Closed())
             return
         rest = (self.config, self.context, self.task_group, self.ssl, self.client, self.server)
         if upgrade:
             self.stream = WebSocket(self.wire, self.app, *rest, self.stream_send, STREAM_ID)
+            self.wire.websocket = self.stream
             self.connection = H11WSConnection(cast("h11.Connection", self.connection))
         else:
             self.stream = HTTPStream(self.app, *rest, self.stream_send, STREAM_ID)
@@ -202,6 +210,18 @@ class _Protocol(H11Protocol):
             )
         )
         self.keep_alive_requests += 1
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Refuse what we, or h11, cannot read. A 426 says what is spoken here (RFC 6455 4.4)."""
+        self.wire.note(Ending.BAD_REQUEST)
+        fields = [(b"content-length", b"0"), *self.config.response_headers("h11")]
+        if status_code == HTTPStatus.UPGRADE_REQUIRED:
+            fields += [(b"connection", b"close, upgrade"), (b"upgrade", b"websocket")]
+            fields += [(b"sec-websocket-version", WEBSOCKET_VERSION)]
+        else:
+            fields += [(b"connection", b"close")]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=fields))
+        await self._send_h11_event(h11.EndOfMessage())
 
 
 @lru_cache(maxsize=1)  # one listener has one; hypercorn hangs a logger on it at first use

@@ -1,0 +1,148 @@
+"""The scripted engine with the faults that a script cannot have, and a record of its lives.
+
+`ChaosEngine` stands between the engine actor and `Scripted`. Some streams say what they must say
+only once twice (`twice`), or claim to have used more audio than they were given (`overruns`). It
+keeps the times at which a life was ready and ended, for the judge, and holds the bound on what
+waits at the engine for each stream at each moment (P10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from tests.engine.scripted import Part, Scripted
+from voxtral_actors.engine.port import (
+    Backend,
+    BackendEvent,
+    BackendStream,
+    Deliver,
+    EngineInfo,
+    Progress,
+    StreamSpec,
+    Text,
+)
+from voxtral_actors.limits import BYTES_PER_SAMPLE
+
+OVERRUN_SAMPLES = 10**7
+
+
+@attrs.frozen
+class Quirks:
+    """What one stream does beside its script."""
+
+    twice: bool = False
+    overruns: bool = False
+
+
+@attrs.define
+class Life:
+    """When one backend was ready, if it ever was, and when it ended."""
+
+    ready_at: float | None = None
+    ended_at: float | None = None
+
+
+@attrs.define(eq=False)
+class ChaosEngine:
+    """The engine over all its lives; `backend` is what an `EngineActor` wants.
+
+    `most_waiting` is in samples; `complain` takes a violation as text.
+    """
+
+    scripted: Scripted
+    quirks: Callable[[int], Quirks]
+    """Of the n-th stream."""
+    most_waiting: int
+    complain: Callable[[str], None]
+    lives: list[Life] = attrs.field(factory=list)
+    overran: set[str] = attrs.field(factory=set)
+    """Labels of streams that claimed more than they did."""
+
+    def backend(self) -> ChaosBackend:
+        self.lives.append(Life())
+        return ChaosBackend(self, self.scripted.backend(), self.lives[-1])
+
+    def down_since(self) -> float | None:
+        """Since when no life is ready; None if one is."""
+        ended = 0.0
+        for life in self.lives:
+            if life.ready_at is not None:
+                if life.ended_at is None:
+                    return None
+                ended = life.ended_at
+        return ended
+
+    def was_down(self, since: float) -> bool:
+        """Whether at any moment from `since` on no life was ready."""
+        return self.down_since() is not None or not any(
+            life.ready_at is not None and life.ready_at <= since and life.ended_at is None
+            for life in self.lives
+        )
+
+
+@attrs.define(eq=False)
+class ChaosBackend:
+    """One life (`port.Backend`)."""
+
+    engine: ChaosEngine
+    backend: Backend
+    life: Life
+
+    async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                info: EngineInfo = await nursery.start(self._live)
+                self.life.ready_at = trio.current_time()
+                task_status.started(info)
+        finally:
+            self.life.ended_at = trio.current_time()
+
+    async def _live(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
+        await self.backend.run(task_status=task_status)
+
+    def open(self, spec: StreamSpec, deliver: Deliver) -> BackendStream:
+        scripted = self.engine.scripted
+        quirks = self.engine.quirks(len(scripted.streams))
+        if quirks.twice or quirks.overruns:
+            deliver = _quirky(deliver, quirks)
+        if quirks.overruns:
+            self.engine.overran.add(spec.label)
+        stream = self.backend.open(spec, deliver)
+        return ChaosStream(self.engine, stream, scripted.streams[-1], quirks)
+
+
+def _quirky(deliver: Deliver, quirks: Quirks) -> Deliver:
+    def quirky(event: BackendEvent) -> None:
+        if quirks.overruns and isinstance(event, Text | Progress):
+            event = attrs.evolve(event, consumed=event.consumed + OVERRUN_SAMPLES)
+        deliver(event)
+        if quirks.twice and not isinstance(event, Text):  # text said twice is text
+            deliver(event)
+
+    return quirky
+
+
+@attrs.define(eq=False)
+class ChaosStream:
+    """One stream (`port.BackendStream`)."""
+
+    engine: ChaosEngine
+    stream: BackendStream
+    part: Part
+    quirks: Quirks
+
+    def feed(self, pcm: bytes) -> None:
+        self.stream.feed(pcm)
+        waiting = self.part.fed // BYTES_PER_SAMPLE - self.part.consumed
+        # Who claims to be further than it is gets more than it can hold: its own fault.
+        if waiting > self.engine.most_waiting and not self.quirks.overruns:
+            self.engine.complain(f"P10 {self.part.label}: {waiting} samples wait at the engine")
+
+    def finish(self) -> None:
+        self.stream.finish()
+
+    def abort(self) -> None:
+        self.stream.abort()

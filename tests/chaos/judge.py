@@ -1,0 +1,210 @@
+"""What must be true of each client's account when its socket has ended.
+
+`client` holds what one client heard against what it said. The judge of conversations inside `Peer`
+has seen to the rest at each event: nothing after the Close (P2), nothing of an utterance after its
+end (P12), joined deltas equal to the text.
+
+The rule is that everything needs a cause: each Close, each error, each utterance that did not end
+in its text. A cause is something that this client or this storm did. What has no cause is a
+violation.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import trio
+
+from tests.chaos.story import Said, Story, is_terminal, samples
+from tests.chaos.world import READINESS_S, World
+from tests.engine.scripted import NEVER, transcript
+from voxtral_actors.limits import MAX_TAILS, SAMPLE_RATE
+from voxtral_actors.protocol.closing import Close
+from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error, Event, SessionEnd
+
+LATE_S = 0.6
+"""On a slower network the server may give a client up before it has heard why."""
+PROTOCOL_ERRORS = {1002, 1003, 1007, 1009}
+"""Close codes for bytes that are no WebSocket."""
+WITH_SESSION_END = {Close.NORMAL, Close.IDLE, Close.MAX_DURATION}
+
+
+def client(world: World, story: Story) -> None:
+    """Complain of everything that one client heard without a cause, or did not hear."""
+    complain = partial(world.require)
+    close = _close(story)
+    if story.peer.client.closed is None:
+        complain(f"{story.name}: cut without a Close", holds=_may_be_cut(world, story))
+    elif close is None:
+        complain(
+            f"P17 {story.name}: closed with {story.peer.client.closed}",
+            holds=story.rubbish and story.peer.client.closed[0] in PROTOCOL_ERRORS,
+        )
+    else:
+        complain(f"P17 {story.name}: {close.name} without a cause", holds=_due(world, story, close))
+        _farewell(world, story, close)
+    if story.wrong_key and not story.toxics.loses and story.peer.client.closed:
+        complain(f"{story.name} has no key and got {close}", holds=close is Close.BAD_KEY)
+    for at, event in zip(story.peer.heard_at, story.peer.client.heard, strict=False):
+        if event.request_id in story.said:
+            _judge_event(world, story, story.said[event.request_id], event, at)
+    _ends(world, story, close)
+
+
+def _close(story: Story) -> Close | None:
+    closed = story.peer.client.closed
+    return next((c for c in Close if (c.spec.code, c.spec.slug) == closed), None)
+
+
+def _may_be_cut(world: World, story: Story) -> bool:
+    peer, toxics = story.peer, story.toxics
+    return (
+        peer.left
+        or toxics.loses
+        or toxics.delay_s > LATE_S
+        or story.deaf
+        or story.rubbish
+        or story.too_big  # what it sent behind is unread when the server hangs up: a reset
+        or world.stopped_at <= peer.ended_at
+    )
+
+
+def _due(world: World, story: Story, close: Close) -> bool:
+    """Whether something has happened that this Close is for."""
+    settings, peer = world.settings, story.peer
+    age = peer.ended_at - peer.opened_at
+    match close:
+        case Close.NORMAL:
+            return story.said_end
+        case Close.BAD_KEY:
+            return story.wrong_key
+        case Close.DRAINING:
+            return world.stopped_at <= peer.ended_at
+        case Close.AT_CAPACITY:
+            return len(world.network.links) > settings.max_connections
+        case Close.ENGINE_UNAVAILABLE:
+            return world.engine.was_down(peer.opened_at)
+        case Close.IDLE:
+            quiet = peer.ended_at - peer.last_said_at
+            return 0 < settings.idle_timeout_s <= quiet + 0.001
+        case Close.MAX_DURATION:
+            return 0 < settings.max_duration_s <= age
+        case Close.SLOW_CONSUMER:
+            return story.deaf or story.toxics.delay_s > LATE_S
+        case Close.TOO_BIG:
+            return story.too_big or story.rubbish
+        case Close.TOO_MANY_BAD:
+            return 0 < settings.max_bad_messages <= story.bad
+        case _:  # a strange Origin, or our bug
+            return False
+
+
+def _farewell(world: World, story: Story, close: Close) -> None:
+    """P17: the event that says why comes right before the Close."""
+    spec = close.spec
+    last: Event | None = next(reversed(story.peer.client.heard), None)
+    if spec.error is not None:
+        said = isinstance(last, Error) and (last.code, last.reason_code) == (spec.error, spec.slug)
+    elif close in WITH_SESSION_END:
+        said = isinstance(last, SessionEnd) and last.reason == spec.slug
+    else:  # a message too big is closed by the socket's guard, who says nothing more
+        said = True
+    world.require(f"P17 {story.name}: {close.name} came behind {last}", holds=said)
+
+
+def _judge_event(world: World, story: Story, said: Said, event: Event, at: float) -> None:
+    match event:
+        case Delta():
+            heard = event.audio_ms * SAMPLE_RATE // 1000
+            world.require(
+                f"{said.name}: {event.audio_ms} ms heard, {samples(said.pcm)} samples said",
+                holds=heard <= samples(said.pcm),
+            )
+        case Done():
+            _judge_text(world, story, said, event, at)
+        case Cancelled() | Error() if is_terminal(event):
+            world.require(
+                f"P11 {said.name}: {event} without a cause",
+                holds=_excused(world, story, said, event, at),
+            )
+        case _:
+            pass
+
+
+def _judge_text(world: World, story: Story, said: Said, done: Done, at: float) -> None:
+    """The text is that of the audio that was taken; and all was taken, unless time was up."""
+    taken = round(done.usage.audio_seconds * SAMPLE_RATE)
+    whole = taken == samples(said.pcm) and said.finalised_at <= at
+    expected = transcript(bytes(said.pcm[: 2 * taken]))
+    world.require(f"{said.name}: {done.text!r} for {expected!r}", holds=done.text == expected)
+    world.require(
+        f"P10 {said.name}: {taken} samples taken of {samples(said.pcm)}",
+        holds=whole or _winding_down(world, story, at),
+    )
+
+
+def _winding_down(world: World, story: Story, at: float) -> bool:
+    longest = world.settings.max_duration_s or math.inf
+    return world.stopped_at <= at or at - story.peer.opened_at >= longest
+
+
+def _excused(world: World, story: Story, said: Said, event: Cancelled | Error, at: float) -> bool:
+    """Whether an utterance may have ended in this instead of in its text."""
+    if isinstance(event, Cancelled):
+        close = _close(story)
+        match event.reason:
+            case "superseded":
+                return said.superseded_at <= at
+            case "client_request":
+                return said.cancelled_at <= at
+            case slug:
+                return close is None or close.spec.slug == slug
+    part = next((p for p in world.scripted.streams if p.label.endswith(f"/{said.name}")), None)
+    script = part.script if part else world.scripted.script
+    # Who claimed to have used all of the audio cannot show any progress while it works on it.
+    overran = part is not None and part.label in world.engine.overran
+    match event.reason_code:
+        case "engine_lost":
+            lives = world.engine.lives
+            return any(said.started_at <= (life.ended_at or NEVER) <= at for life in lives)
+        case "engine_not_ready":
+            return script.open_raises or world.engine.was_down(said.started_at)
+        case "engine_stalled" | "audio_backlog_full":
+            return script.hang_after < NEVER or script.die_after < NEVER or overran
+        case "scripted":
+            return script.fail_after < NEVER
+        case "no_engine_slot":
+            return world.scripted.script.slots < world.settings.max_connections * (MAX_TAILS + 1)
+        case "draining":
+            return _winding_down(world, story, at)
+        case _:
+            return False
+
+
+def _ends(world: World, story: Story, close: Close | None) -> None:
+    """P11: what was said before a Close has its end, unless this client did not stay to hear it."""
+    peer = story.peer
+    if peer.left or close is None or story.deaf or close is Close.SLOW_CONSUMER:
+        return
+    ended = [story.terminal(said) is not None for said in story.said.values()]
+    # What was said behind the server's own end has no answer; everything before it has.
+    right = all(ended) if close is Close.NORMAL else ended == sorted(ended, reverse=True)
+    world.require(f"P11 {story.name}: {close.name}, and {ended}", holds=right)
+
+
+def probe(world: World, path: str, answer: bytes, asked_at: float) -> None:
+    """P15: liveness says yes, readiness follows the engine."""
+    status = int(answer.split(b" ", 2)[1])
+    if path != "/readyz":
+        world.require(f"{path}: {status}", holds=status == 200)
+        return
+    world.require(f"P15 /readyz: {status}", holds=status in {200, 503})
+    down = world.engine.down_since()
+    if status == 200:
+        dead = down is not None and asked_at - down > READINESS_S
+        stopping = world.stopped_at < asked_at
+        world.require("P15 /readyz: 200 without an engine", holds=not dead and not stopping)
+    else:
+        away = world.engine.was_down(asked_at) or world.stopped_at <= trio.current_time()
+        world.require("P15 /readyz: 503 with an engine", holds=away)

@@ -1,0 +1,225 @@
+"""The clients: what each kind does with its connection. Everything random comes from its story.
+
+A plan runs until it is done or the server has closed the connection, which cancels it. Where a plan
+waits for the server it has a limit, and what does not come in time is a violation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import trio
+
+from tests.chaos.story import Story
+from voxtral_actors.limits import CLOSE_HANDSHAKE_S, HANDSHAKE_S, LAST_WORDS_S
+from voxtral_actors.protocol.events import Cancelled, Pong
+
+Plan: TypeAlias = Callable[[Story], Awaitable[None]]
+
+SLACK_S = 2.0
+TAILS = 3
+"""Utterances that a polite client has finalised and not got yet: below the server's limit."""
+
+
+async def speaker(story: Story) -> None:
+    """Says a few things, hears all of them, and ends in good order."""
+    rng = story.rng
+    for _ in range(rng.randint(1, 4)):
+        story.start()
+        await story.speak(rng.choice((0.1, 0.5, 1.5, 3)), pace=rng.choice((0, 0, 0.5, 1)))
+        story.finalise()
+        if len([s for s in story.said.values() if story.terminal(s) is None]) >= TAILS:
+            await story.settle()
+        await trio.sleep(rng.choice((0, 0, 0.3, 2)))
+    await goodbye(story)
+
+
+async def goodbye(story: Story) -> None:
+    await story.settle()
+    story.end()
+    await story.wait_closed(story.limit_s, "it said end")
+
+
+async def barger(story: Story) -> None:
+    """Talks over itself: starts the next utterance before the last one is over."""
+    rng = story.rng
+    for _ in range(rng.randint(2, 8)):
+        story.start()
+        await story.speak(rng.choice((0.1, 0.3, 1)), pace=rng.choice((0, 0, 1)))
+        if rng.random() < 0.3:
+            story.finalise()
+            await story.settle()
+        await trio.sleep(rng.choice((0, 0, 0.1)))
+    if story.active:
+        story.finalise()
+    await goodbye(story)
+
+
+async def canceller(story: Story) -> None:
+    """Starts, speaks, cancels; sometimes what is being finalised; at last all at one moment."""
+    rng = story.rng
+    for number in range(rng.randint(2, 6)):
+        said = story.start()
+        await story.speak(rng.choice((0.1, 0.3, 1)), pace=rng.choice((0, 0, 1)))
+        if rng.random() < 0.3:
+            story.finalise()
+            await trio.sleep(rng.choice((0, 0.05)))
+        if number == 1:
+            await story.go.wait()
+        story.cancel(said)
+        if rng.random() < 0.5:
+            await story.settle([said])
+    await goodbye(story)
+
+
+async def half_spoken(story: Story) -> None:
+    """Speaks and falls silent: never finalises, never says another word."""
+    story.start()
+    await story.speak(story.rng.choice((0.1, 1, 3)))
+    await until_timed_out(story)
+
+
+async def silent(story: Story) -> None:
+    """Says nothing at all."""
+    await until_timed_out(story)
+
+
+async def until_timed_out(story: Story) -> None:
+    settings = story.peer.world.settings
+    limits = [
+        settings.idle_timeout_s or math.inf,
+        settings.max_duration_s + settings.close_grace_s if settings.max_duration_s else math.inf,
+    ]
+    # The engine's last word about what was said counts as activity.
+    await story.wait_closed(min(limits) + story.limit_s, "it is idle")
+
+
+async def talker(story: Story) -> None:
+    """Talks without end: only the server's maximal duration, or its stop, ends it."""
+    while True:
+        story.start()
+        await story.speak(story.rng.choice((1, 4)))
+        story.finalise()
+        await story.settle()
+        settings, age = story.peer.world.settings, trio.current_time() - story.peer.opened_at
+        longest = settings.max_duration_s + settings.close_grace_s + story.limit_s
+        if age > min(60, longest if settings.max_duration_s else math.inf):
+            break
+    await goodbye(story)
+
+
+async def torrent(story: Story) -> None:
+    """Sends a minute's worth of audio as fast as it is taken (P10)."""
+    story.start()
+    await story.speak(story.rng.choice((5, 12)), pace=0)
+    story.finalise()
+    await goodbye(story)
+
+
+async def deaf(story: Story) -> None:
+    """Asks and asks and reads no answer: must be cut within the write deadline (P3)."""
+    peer, settings = story.peer, story.peer.world.settings
+    await trio.sleep(story.rng.random())
+    story.deaf = True
+    peer.note("stops reading")
+    peer.client.stop_reading()
+    answer_bytes, queued = 300, 64
+    for number in range(queued + 2 * 65_536 // answer_bytes):
+        peer.client.say("ping", f"{number}" + "x" * 200)
+    await trio.sleep(settings.write_deadline_s + LAST_WORDS_S + CLOSE_HANDSHAKE_S + SLACK_S)
+    await trio.sleep(4 * story.toxics.delay_s)
+    if not peer.stream.link.downward.writer_closed and not story.toxics.loses:
+        peer.world.complain(f"P3 {story.name} does not read and is still connected")
+    peer.hang_up("reset")
+
+
+async def pinger(story: Story) -> None:
+    """Asks whether the server is there, and nothing else."""
+    client = story.peer.client
+    for number in range(story.rng.randint(1, 20)):
+        client.say("ping", f"ping{number}")
+        with trio.move_on_after(SLACK_S + 4 * story.toxics.delay_s) as patience:
+            await client.hear(Pong, f"ping{number}")
+        if patience.cancelled_caught and not story.toxics.loses:
+            story.peer.world.complain(f"{story.name}: no pong")
+        await trio.sleep(story.rng.uniform(0.1, 5))
+    await goodbye(story)
+
+
+async def vanisher(story: Story) -> None:
+    """Leaves in the middle of a sentence, in one of the ways in which clients leave."""
+    rng = story.rng
+    for _ in range(rng.randint(0, 2)):
+        story.start()
+        await story.speak(rng.choice((0.1, 1)), pace=rng.choice((0, 1)))
+        if rng.random() < 0.5:
+            story.finalise()
+    await trio.sleep(rng.choice((0, 0, 0.2, 3)))
+    story.peer.hang_up(rng.choice(("close", "eof", "reset", "vanish")))
+
+
+RUBBISH: tuple[str | bytes, ...] = (
+    "", "{", "[]", "null", "1e999", '{"type":1}', "\x00", b"", b"odd", "{" * 2000,
+    json.dumps({"type": "ping", "session_id": "", "request_id": "x"}),
+    json.dumps({"type": "no.such.type", "session_id": "s", "request_id": "x"}),
+    json.dumps({"type": "input_audio_buffer.append", "session_id": "s", "request_id": "x",
+                "payload": {"audio": "!"}}),
+)  # fmt: skip
+
+
+async def babbler(story: Story) -> None:
+    """Sends frames that are no messages, between ones that are, until it is thrown out or tires."""
+    most = story.peer.world.settings.max_bad_messages
+    story.start()
+    for _ in range(story.rng.choice((3, most + 2))):
+        story.peer.client.frame(story.rng.choice(RUBBISH))
+        story.bad += 1
+        if story.rng.random() < 0.3:
+            story.audio(0.1)
+            await trio.sleep(story.rng.choice((0, 0.1)))
+    if most and story.bad >= most:
+        await story.wait_closed(story.limit_s, "too many bad messages")
+        return
+    story.finalise()
+    await goodbye(story)
+
+
+async def vandal(story: Story) -> None:
+    """Speaks, then sends bytes that are no WebSocket, or a message that is too big."""
+    story.start()
+    story.audio(0.3)
+    if story.rng.random() < 0.5:
+        story.too_big = True
+        story.peer.client.frame(b"\0" * (story.peer.world.settings.max_message_bytes + 2))
+    else:
+        story.rubbish = True
+        story.peer.wire(story.rng.randbytes(story.rng.randint(14, 400)))
+    await story.wait_closed(60, "it sent no WebSocket")
+
+
+async def stranger(story: Story) -> None:
+    """Has no key, or a wrong one; is told so."""
+    await story.wait_closed(HANDSHAKE_S + SLACK_S, "it has no key")
+
+
+async def cancels_at_once(story: Story) -> None:
+    """Speaks until the storm's moment; cancels then, together with everybody else (P12)."""
+    said = story.start()
+    story.audio(0.5)
+    with trio.move_on_after(30):
+        while not story.go.is_set():
+            story.audio(0.1)
+            with trio.move_on_after(0.1):
+                await story.go.wait()
+    story.cancel(said)
+    with trio.move_on_after(SLACK_S + 4 * story.toxics.delay_s) as patience:
+        await story.peer.client.hear(Cancelled, said.name)
+    if patience.cancelled_caught and not story.toxics.loses and not story.terminal(said):
+        story.peer.world.complain(f"P12 {said.name} is not cancelled in time")
+    story.start()
+    story.audio(0.3)
+    story.finalise()
+    await goodbye(story)
