@@ -34,10 +34,9 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """What a process has resident."""
+    """What a process holds, in memory or swapped out."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
+    return 1024 * sum(int(kb) for kb in re.findall(r"Vm(?:RSS|Swap):\s+(\d+) kB", status))
 
 
 def family(pid: int) -> list[int]:

@@ -55,6 +55,8 @@ SLOPES = {"rss": 20.0, "blocks": math.inf, "tasks": 30.0, "descriptors": 30.0, "
 """Growth an hour that is no leak yet. Sixty seats see some 15,000 connections an hour, so the bound
 of memory is about a kilobyte for each, and of what is counted in pieces nothing at all. Blocks have
 none: between two full garbage collections they grow, and those may be minutes apart."""
+SETTLING = {"rss": 3.0, "blocks": 0.0, "tasks": 5.0, "descriptors": 5.0, "threads": 0.0}
+"""So much is no growth however steep it is: a heap settles in a short run, and a crowd varies."""
 LEFT = {"rss": math.inf, "blocks": 10_000.0, "tasks": 0.0, "descriptors": 0.0, "threads": 0.0}
 """What may be left at rest, over what was there at rest before, garbage collected both times. (Its
 memory does not all go back to the system, so the size at rest says nothing.)"""
@@ -215,7 +217,8 @@ def judged(
             "bound_an_hour": bound,
             "left_at_rest": left,
         }
-        if slope.exceeds(bound):
+        grown = slope.an_hour * (times[-1] - times[0]) / 3600
+        if slope.exceeds(bound) and grown > SETTLING[name]:
             failures.append(f"{name} grows by {slope.an_hour:.0f} an hour")
         if left > LEFT[name]:
             failures.append(f"{left:.0f} {name} are left at rest")

@@ -66,7 +66,7 @@ def _may_be_cut(world: World, story: Story) -> bool:
         or story.deaf
         or story.rubbish
         or story.too_big  # what it sent behind is unread when the server hangs up: a reset
-        or world.stopped_at <= peer.ended_at
+        or (world.stopped_at <= peer.ended_at and not peer.client.heard)  # was not let in any more
     )
 
 

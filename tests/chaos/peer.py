@@ -123,10 +123,10 @@ class Peer:
                 await script(self)
                 if self.ending is None:
                     self.hang_up("close")
-                    await trio.sleep(ANSWER_S)
-                    if not self.stream.link.toxics.loses:
-                        self.world.complain(f"{self.name}: no answer to its Close")
-                    self._hushed.cancel(reason="no answer")
+                await trio.sleep(ANSWER_S)
+                if not self.stream.link.toxics.loses:
+                    self.world.complain(f"{self.name}: no answer to its Close")
+                self._hushed.cancel(reason="no answer")
 
             nursery.start_soon(self._speak)
             nursery.start_soon(play)

@@ -79,22 +79,22 @@ async def half_spoken(story: Story) -> None:
     """Speaks and falls silent: never finalises, never says another word."""
     story.start()
     await story.speak(story.rng.choice((0.1, 1, 3)))
-    await until_timed_out(story)
+    # The engine's last word about what was said counts as activity.
+    await until_timed_out(story, 10)
 
 
 async def silent(story: Story) -> None:
     """Says nothing at all."""
-    await until_timed_out(story)
+    await until_timed_out(story, SLACK_S)
 
 
-async def until_timed_out(story: Story) -> None:
+async def until_timed_out(story: Story, slack_s: float) -> None:
     settings = story.peer.world.settings
     limits = [
         settings.idle_timeout_s or math.inf,
         settings.max_duration_s + settings.close_grace_s if settings.max_duration_s else math.inf,
     ]
-    # The engine's last word about what was said counts as activity.
-    await story.wait_closed(min(limits) + story.limit_s, "it is idle")
+    await story.wait_closed(min(limits) + slack_s, "it is idle")
 
 
 async def talker(story: Story) -> None:

@@ -183,9 +183,11 @@ class GuardedStream:
             self._over = True
             if self._ending in {Ending.SLOW_CONSUMER, Ending.PEER_SILENT}:
                 self._reset_on_close()
-            if self._departing:
-                self._departures.release()
-            await trio.aclose_forcefully(self._stream)
+            try:
+                await trio.aclose_forcefully(self._stream)
+            finally:
+                if self._departing:
+                    self._departures.release()
 
     async def read(self, handle: Callable[[bytes], Awaitable[None]]) -> None:
         """Hand what arrives to `handle`, or discard it once we are closing, until the peer ends."""
