@@ -25,6 +25,14 @@ def test_the_key_is_taken_from_the_address_and_out_of_it(serve: Serve, visit: Op
     page.connected()  # this tab still knows it
 
 
+def test_a_key_in_a_new_fragment_of_an_open_page_is_taken_too(serve: Serve, visit: Open) -> None:
+    page = visit(serve().url)
+    page.expect("#key-form").to_be_visible()
+    page.page.evaluate("(hash) => (location.hash = hash)", f"#key={KEY}")
+    page.connected()
+    assert KEY not in page.page.evaluate("location.href")
+
+
 def test_without_a_key_the_page_asks_for_one(serve: Serve, visit: Open) -> None:
     page = visit(serve().url)
     page.expect("#state-words").to_have_text("Not connected")

@@ -87,7 +87,11 @@ def _due(world: World, story: Story, close: Close) -> bool:
             return world.engine.was_down(peer.opened_at)
         case Close.IDLE:
             quiet = peer.ended_at - peer.last_said_at
-            return 0 < settings.idle_timeout_s <= quiet + 0.001
+            # A server that stops closes who says nothing at once, and not for saying nothing.
+            kept = (
+                not story.said and peer.ended_at > world.stopped_at + 1 + 2 * story.toxics.delay_s
+            )
+            return 0 < settings.idle_timeout_s <= quiet + 0.001 and not kept
         case Close.MAX_DURATION:
             return 0 < settings.max_duration_s <= age
         case Close.SLOW_CONSUMER:

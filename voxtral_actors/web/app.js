@@ -35,7 +35,6 @@ const notice = new NoticeView({
 
 const sessionId = makeSessionId();
 let key = recallKey();
-let link = null;
 let source = null; // {kind, audio}: what `conversation.current` is fed from
 let changing = ""; // a source is being made ready, or stopped: the words for it
 
@@ -49,8 +48,7 @@ const connection = new Connection({
 
 // --- The connection ------------------------------------------------------------------------------
 
-function showConnection(state, { why, at, link: opened, session }) {
-  link = opened ?? null;
+function showConnection(state, { why, at, link, session }) {
   status.show(state, session);
   const refused = state === "offline" && why !== undefined;
   if (why) notice.show(why, { at, stays: refused });
@@ -120,7 +118,7 @@ async function playFile(file) {
   const fast = $("fast").checked;
   const samples = await open(() => decode(file));
   if (!samples) return;
-  const backlog = () => (link ? link.backlog : Infinity);
+  const backlog = () => conversation.backlog;
   const player = new Player({ samples, fast, backlog, onFrame: hear, onEnd: finishSource });
   start("file", player, file.name, !fast);
 }
@@ -204,7 +202,11 @@ $("change-key").addEventListener("click", () => {
   connection.disconnect();
   askForKey();
 });
-$("try-now").addEventListener("click", () => connection.connect());
+$("try-now").addEventListener("click", () => connection.hasten());
+window.addEventListener("online", () => connection.hasten());
+window.addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#key=")) useKey(recallKey());
+});
 $("speak").addEventListener("click", speak);
 $("start-over").addEventListener("click", startOver);
 $("cancel").addEventListener("click", cancel);

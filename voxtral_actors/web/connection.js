@@ -10,6 +10,8 @@
 import { pauseBefore } from "./backoff.js";
 import { whyClosed } from "./reasons.js";
 
+const STEADY_MS = 10_000; // open for so long: the next failure is the first again
+
 export class Connection {
   state = "offline";
   #openLink;
@@ -18,6 +20,7 @@ export class Connection {
   #isNeeded;
   #link = null;
   #failures = 0;
+  #openedAt = Infinity;
   #timer = 0;
 
   /** `openLink({onEvent, onClose})` makes a Link. `isNeeded()`: whether somebody waits to speak. */
@@ -38,9 +41,14 @@ export class Connection {
     });
   }
 
-  /** Connect if nothing is under way. */
+  /** Somebody wants to speak. */
   wake() {
     if (this.state === "asleep") this.connect();
+  }
+
+  /** What the page waits for may be there: do not wait any longer. */
+  hasten() {
+    if (this.state === "waiting") this.connect();
   }
 
   disconnect() {
@@ -56,7 +64,7 @@ export class Connection {
 
   #hear(event) {
     if (event.type === "session.created") {
-      this.#failures = 0;
+      this.#openedAt = performance.now();
       this.#set("open", { link: this.#link, session: event.payload });
     } else {
       this.#onEvent(event);
@@ -65,6 +73,8 @@ export class Connection {
 
   #closed(close) {
     this.#link = null;
+    if (performance.now() - this.#openedAt >= STEADY_MS) this.#failures = 0;
+    this.#openedAt = Infinity;
     const why = whyClosed(close);
     if (why.next === "stop") {
       this.#set("offline", { why });

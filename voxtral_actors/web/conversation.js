@@ -47,6 +47,11 @@ export class Conversation {
     return this.current !== null || this.#lastAwaited() !== undefined;
   }
 
+  /** Bytes that the network has not taken yet; without a connection it takes none. */
+  get backlog() {
+    return this.#link ? this.#link.backlog : Infinity;
+  }
+
   /** Start an utterance. `live`: spoken now, so that it makes sense to say how late its text is. */
   begin({ source, live }) {
     const before = this.current;

@@ -87,19 +87,22 @@ class Microphone {
 
   /** Stop, after the last frame has been handed out. */
   async stop() {
-    this.#capture.port.postMessage("stop");
+    this.#capture?.port.postMessage("stop");
     const patience = new Promise((resolve) => setTimeout(resolve, LAST_FRAME_MS));
     await Promise.race([this.#flushed, patience]);
     this.drop();
   }
 
-  /** Stop at once. */
+  /** Stop at once; once is enough. */
   drop() {
-    this.#capture.port.onmessage = null;
+    const capture = this.#capture;
+    if (!capture) return;
+    this.#capture = null;
+    capture.port.onmessage = null;
     for (const track of this.#stream.getTracks()) {
       track.onended = null;
       track.stop();
     }
-    if (this.#capture.context.state !== "closed") this.#capture.context.close();
+    capture.context.close();
   }
 }
