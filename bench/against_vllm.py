@@ -10,7 +10,7 @@ CPU time of the frontend is divided by the steps that the engine did meanwhile: 
 them, and of vLLM's each one shows as a delta. So it stays a fair figure also where two cores cannot
 carry the model at live pace; how much of live pace they carried stands beside it.
 
-A session that leaves in the middle: it speaks, has its first text, and is gone.
+A session that leaves in the middle: it speaks, has the text of half of it, and is gone.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ LEAVERS = 8
 """Sessions that leave in the middle, in one round."""
 LEAVER_S = 2.0
 """Of audio that such a session sends, at once."""
+LEAVE_AT_S = 1.2
+"""It leaves with the first text that stands for at least so much of it."""
 
 
 @attrs.frozen
@@ -86,7 +88,9 @@ async def _leave(contender: Contender) -> float:
             for _, chunk in zip(range(round(LEAVER_S / 0.08)), chunks(speech(), 80, number)):  # noqa: B905
                 await voice.send(chunk)
             async with aclosing(voice.heard()) as heard:
-                await anext(heard)
+                async for position, _ in heard:
+                    if position >= LEAVE_AT_S:
+                        break
     await trio.sleep(0.5)  # for the server to clean up
     return 1000 * (cpu_seconds(contender.server.pid) - before) / LEAVERS
 

@@ -38,10 +38,9 @@ def web_tier(plt: Any, report: Mapping[str, Any]) -> Any:
             for kind in ("text", "binary")
         }
         _bars(axis, servers, series, (OURS, SECOND), lying=True)
-        axis.set_title(f"CPU of the server a message of 80 ms, {name}")
+        axis.set_title(name)
         axis.set_xlabel("µs")
         axis.invert_yaxis()
-        axis.legend(loc="lower right")
     for kind, colour in (("text", OURS), ("binary", SECOND)):
         by_number = report["growth"][kind]["us"]
         medians = [spread["median"] for spread in by_number.values()]
@@ -53,6 +52,7 @@ def web_tier(plt: Any, report: Mapping[str, Any]) -> Any:
     axes[2].set_ylabel("µs a message")
     axes[2].set_ylim(bottom=0)
     axes[2].legend()
+    figure.suptitle("CPU of the server a message of 80 ms of audio, no engine", fontsize=10)
     return figure
 
 

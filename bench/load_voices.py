@@ -71,7 +71,11 @@ async def dial(target: Target) -> AsyncIterator[Line]:
     """Open a connection, up to the server's word that it may speak."""
     if target.dialect == "ws":
         async with connect(
-            target.url, api_key=target.api_key, binary=target.binary, connect_timeout=60
+            target.url,
+            api_key=target.api_key,
+            binary=target.binary,
+            connect_timeout=60,
+            reconnect=None,  # a lost connection is a failure of the run
         ) as session:
             yield _OurLine(session)
     else:

@@ -26,6 +26,7 @@ from bench.processes import HOST
 from voxtral_actors.engine.port import Deliver, EngineInfo, Released, StreamSpec, Text
 from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
 
+OURS = "voxtral-actors"
 KEY = "bench-only"
 ANSWER = (
     '{"type":"transcription.delta","session_id":"s0","request_id":"r0",'
@@ -184,7 +185,7 @@ def hypercorn_quart(port: int, counters: Counters, *, answer: bool) -> None:
 
 
 SERVERS: dict[str, Callable[..., None]] = {
-    "voxtral-actors": ours,
+    OURS: ours,
     "uvicorn+websockets": uvicorn_websockets,
     "trio-websocket": trio_websockets,
     "hypercorn+quart-trio": hypercorn_quart,

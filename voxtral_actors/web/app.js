@@ -79,6 +79,7 @@ function useKey(candidate) {
   $("key-form").hidden = true;
   $("change-key").hidden = false;
   notice.hide();
+  connection.disconnect(); // if it was open, with another key
   connection.connect();
 }
 
@@ -139,7 +140,7 @@ async function open(make) {
 }
 
 function start(kind, audio, name, live) {
-  notice.hide();
+  if (connection.state !== "waiting") notice.hide();
   source?.audio.drop();
   source = { kind, audio };
   conversation.begin({ source: name, live });
