@@ -20,7 +20,7 @@ ASYNC_RULES := ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC111,ASYNC112,ASYNC113,AS
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo serve test test-vllm test-browser chaos bench check clean
+.PHONY: help demo serve test test-vllm test-browser test-deploy chaos bench check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: $(VENV)/.bench $(VLLM_VENV)/.done ## Measure speed: tables, charts and JS
 test-browser: $(BROWSER_VENV)/.done ## Run the tests of the page in Chromium; CHROMIUM=path names another than that on the PATH
 	@$(if $(CHROMIUM),CHROMIUM='$(CHROMIUM)') $(BROWSER_BIN)/python -m pytest -q tests/browser $(ARGS)
 
+test-deploy: $(VENV)/.deploy ## Run the tests of config/ on the programs it is for: prometheus, haproxy, systemd and kubectl have to be installed
+	@DEPLOY_TOOLS=required $(BIN)/python -m pytest -q tests/deploy $(ARGS)
+
 check: $(VENV)/.dev ## Lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -70,6 +73,10 @@ $(VENV)/.demo: pyproject.toml $(PINS) | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml $(PINS) | $(VENV)/bin/python
 	$(call install,dev)
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.deploy: pyproject.toml $(PINS) | $(VENV)/bin/python
+	$(call install,dev$(comma)deploy)
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml $(PINS) | $(VENV)/bin/python
 	$(call install,bench)

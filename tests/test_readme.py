@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks, links
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.settings import describe, load
 
@@ -63,10 +64,10 @@ def test_readme_has_the_table_of_the_code(name: str, table: str) -> None:
 
 def test_readme_links_lead_somewhere() -> None:
     """Relative links lead to files of this repository."""
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8"))
+    found = links("README.md")
 
-    assert links
-    assert [link for link in links if not (README.parent / link).exists()] == []
+    assert found
+    assert [str(link) for link in found if not link.exists()] == []
 
 
 async def test_readme_client_transcribes_the_sample(tmp_path: Path) -> None:
@@ -80,10 +81,8 @@ async def test_readme_client_transcribes_the_sample(tmp_path: Path) -> None:
     from tests.server.server_process import server_process
     from tests.server.wire_client import KEY
 
-    pattern = r"^## A client in Python\n+```python\n(.*?)^```$"
-    block = re.search(pattern, README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert block is not None
-    assert block[1].count("127.0.0.1:8000") == 1
+    [program_text] = blocks("README.md", "python", "A client in Python")
+    assert program_text.count("127.0.0.1:8000") == 1
     demo = README.parent / "voxtral_actors" / "demo"
     words = (demo / "sample.txt").read_text(encoding="utf-8").split()
     program = tmp_path / "client.py"
@@ -91,7 +90,7 @@ async def test_readme_client_transcribes_the_sample(tmp_path: Path) -> None:
         async with server_process() as server:
             await server.said("engine.ready")
             here = f"127.0.0.1:{await server.port()}"
-            program.write_text(block[1].replace("127.0.0.1:8000", here), encoding="utf-8")
+            program.write_text(program_text.replace("127.0.0.1:8000", here), encoding="utf-8")
             done: subprocess.CompletedProcess[bytes] = await trio.run_process(
                 [sys.executable, program, demo / "sample.flac", KEY],
                 cwd=README.parent,

@@ -1,9 +1,9 @@
 """The scripted engine with the faults that a script cannot have, and a record of its lives.
 
 `ChaosEngine` stands between the engine actor and `Scripted`. Some streams say what they must say
-only once twice (`twice`), or claim to have used more audio than they were given (`overruns`). It
-keeps the times at which a life was ready and ended, for the judge, and holds the bound on what
-waits at the engine for each stream at each moment (P10).
+only once twice (`twice`), claim to have used more audio than they were given (`overruns`), or speak
+after their slot is free (`echoes`). It keeps the times at which a life was ready and ended, for the
+judge, and holds the bound on what waits at the engine for each stream at each moment (P10).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from tests.engine.scripted import Part, Scripted
+from tests.engine.scripted import NEVER, Part, Scripted
 from voxtral_actors.engine.port import (
     Backend,
     BackendEvent,
@@ -21,12 +21,14 @@ from voxtral_actors.engine.port import (
     Deliver,
     EngineInfo,
     Progress,
+    Released,
     StreamSpec,
     Text,
 )
-from voxtral_actors.limits import BYTES_PER_SAMPLE
+from voxtral_actors.limits import BYTES_PER_SAMPLE, ENGINE_RELEASE_S
 
 OVERRUN_SAMPLES = 10**7
+ECHO_S = 0.05
 
 
 @attrs.frozen
@@ -35,6 +37,8 @@ class Quirks:
 
     twice: bool = False
     overruns: bool = False
+    echoes: bool = False
+    """Speaks again when its slot is free, and another stream may have it."""
 
 
 @attrs.define
@@ -43,6 +47,7 @@ class Life:
 
     ready_at: float | None = None
     ended_at: float | None = None
+    killed: bool = False
 
 
 @attrs.define(eq=False)
@@ -75,6 +80,24 @@ class ChaosEngine:
                 ended = life.ended_at
         return ended
 
+    def lost_lives(self, until: float) -> int:
+        """Lives that ended before `until` though no script or storm ends one."""
+        scripts = [self.scripted.script, *(part.script for part in self.scripted.streams)]
+        fatal = any(
+            script.never_release
+            or script.release_after_s >= ENGINE_RELEASE_S
+            or min(script.die_at_s, script.die_after) < NEVER
+            for script in scripts
+        )
+        return (
+            0
+            if fatal
+            else sum(
+                life.ready_at is not None and not life.killed and (life.ended_at or NEVER) < until
+                for life in self.lives
+            )
+        )
+
     def was_down(self, since: float) -> bool:
         """Whether at any moment from `since` on no life was ready."""
         return self.down_since() is not None or not any(
@@ -90,10 +113,12 @@ class ChaosBackend:
     engine: ChaosEngine
     backend: Backend
     life: Life
+    _echoes: trio.Nursery = attrs.field(init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
         try:
             async with trio.open_nursery() as nursery:
+                self._echoes = nursery
                 info: EngineInfo = await nursery.start(self._live)
                 self.life.ready_at = trio.current_time()
                 task_status.started(info)
@@ -108,10 +133,24 @@ class ChaosBackend:
         quirks = self.engine.quirks(len(scripted.streams))
         if quirks.twice or quirks.overruns:
             deliver = _quirky(deliver, quirks)
+        if quirks.echoes:
+            deliver = self._echoing(deliver)
         if quirks.overruns:
             self.engine.overran.add(spec.label)
         stream = self.backend.open(spec, deliver)
         return ChaosStream(self.engine, stream, scripted.streams[-1], quirks)
+
+    def _echoing(self, deliver: Deliver) -> Deliver:
+        async def echo() -> None:
+            await trio.sleep(ECHO_S)
+            deliver(Text(" echo", 0))
+
+        def echoing(event: BackendEvent) -> None:
+            deliver(event)
+            if isinstance(event, Released):
+                self._echoes.start_soon(echo)
+
+        return echoing
 
 
 def _quirky(deliver: Deliver, quirks: Quirks) -> Deliver:

@@ -18,6 +18,7 @@ import trio
 
 from tests.chaos.story import Said, Story, is_terminal, samples
 from tests.chaos.world import READINESS_S, World
+from tests.connection.client import ABOUT_A_MESSAGE
 from tests.engine.scripted import NEVER, transcript
 from voxtral_actors.limits import MAX_TAILS, SAMPLE_RATE
 from voxtral_actors.protocol.closing import Close
@@ -25,6 +26,8 @@ from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error, Event,
 
 LATE_S = 0.6
 """On a slower network the server may give a client up before it has heard why."""
+ROUNDING_S = 0.001
+"""Of two differences between times: 8 s from 1.063 on are 7.9999999 s."""
 PROTOCOL_ERRORS = {1002, 1003, 1007, 1009}
 """Close codes for bytes that are no WebSocket."""
 WITH_SESSION_END = {Close.NORMAL, Close.IDLE, Close.MAX_DURATION}
@@ -34,6 +37,9 @@ def client(world: World, story: Story) -> None:
     """Complain of everything that one client heard without a cause, or did not hear."""
     complain = partial(world.require)
     close = _close(story)
+    bad = [e.reason_code for e in story.peer.client.heard if isinstance(e, Error)]
+    bad = [reason for reason in bad if reason in ABOUT_A_MESSAGE]
+    complain(f"P9 {story.name}: {bad} for {story.bad}", holds=len(bad) <= story.bad)
     if story.peer.client.closed is None:
         complain(f"{story.name}: cut without a Close", holds=_may_be_cut(world, story))
     elif close is None:
@@ -44,6 +50,8 @@ def client(world: World, story: Story) -> None:
     else:
         complain(f"P17 {story.name}: {close.name} without a cause", holds=_due(world, story, close))
         _farewell(world, story, close)
+        if close is Close.DRAINING:
+            _farewell_in_time(world, story)
     if story.wrong_key and not story.toxics.loses and story.peer.client.closed:
         complain(f"{story.name} has no key and got {close}", holds=close is Close.BAD_KEY)
     for at, event in zip(story.peer.heard_at, story.peer.client.heard, strict=False):
@@ -91,9 +99,9 @@ def _due(world: World, story: Story, close: Close) -> bool:
             kept = (
                 not story.said and peer.ended_at > world.stopped_at + 1 + 2 * story.toxics.delay_s
             )
-            return 0 < settings.idle_timeout_s <= quiet + 0.001 and not kept
+            return 0 < settings.idle_timeout_s <= quiet + ROUNDING_S and not kept
         case Close.MAX_DURATION:
-            return 0 < settings.max_duration_s <= age
+            return 0 < settings.max_duration_s <= age + ROUNDING_S
         case Close.SLOW_CONSUMER:
             return story.deaf or story.toxics.delay_s > LATE_S
         case Close.TOO_BIG:
@@ -126,6 +134,8 @@ def _judge_event(world: World, story: Story, said: Said, event: Event, at: float
                 holds=heard <= samples(said.pcm),
             )
         case Done():
+            late = world.stopped_at < said.started_at
+            world.require(f"P16 {said.name}: started after the stop", holds=not late)
             _judge_text(world, story, said, event, at)
         case Cancelled() | Error() if is_terminal(event):
             world.require(
@@ -150,11 +160,13 @@ def _judge_text(world: World, story: Story, said: Said, done: Done, at: float) -
 
 def _winding_down(world: World, story: Story, at: float) -> bool:
     longest = world.settings.max_duration_s or math.inf
-    return world.stopped_at <= at or at - story.peer.opened_at >= longest
+    return world.stopped_at <= at or at - story.peer.opened_at + ROUNDING_S >= longest
 
 
 def _excused(world: World, story: Story, said: Said, event: Cancelled | Error, at: float) -> bool:
     """Whether an utterance may have ended in this instead of in its text."""
+    part = next((p for p in world.scripted.streams if p.label.endswith(f"/{said.name}")), None)
+    script = part.script if part else world.scripted.script
     if isinstance(event, Cancelled):
         close = _close(story)
         match event.reason:
@@ -162,10 +174,13 @@ def _excused(world: World, story: Story, said: Said, event: Cancelled | Error, a
                 return said.superseded_at <= at
             case "client_request":
                 return said.cancelled_at <= at
+            case Close.IDLE.spec.slug:  # what is finalised ends before, if in a stalled engine
+                return said.finalised_at == math.inf
+            case Close.MAX_DURATION.spec.slug | Close.DRAINING.spec.slug if close is not None:
+                instant = not script.step_s and script.hang_after == NEVER
+                return not (instant and world.settings.close_grace_s) or story.deaf
             case slug:
                 return close is None or close.spec.slug == slug
-    part = next((p for p in world.scripted.streams if p.label.endswith(f"/{said.name}")), None)
-    script = part.script if part else world.scripted.script
     # Who claimed to have used all of the audio cannot show any progress while it works on it.
     overran = part is not None and part.label in world.engine.overran
     match event.reason_code:
@@ -195,6 +210,18 @@ def _ends(world: World, story: Story, close: Close | None) -> None:
     # What was said behind the server's own end has no answer; everything before it has.
     right = all(ended) if close is Close.NORMAL else ended == sorted(ended, reverse=True)
     world.require(f"P11 {story.name}: {close.name}, and {ended}", holds=right)
+
+
+def _farewell_in_time(world: World, story: Story) -> None:
+    """P16: who has had all of its text is closed at once when the server stops."""
+    ends = [story.terminal(said) for said in story.said.values()]
+    # One that was refused for the stop never was there to be waited for.
+    last = [end[0] for end in ends if end and getattr(end[1], "reason_code", "") != "draining"]
+    due = max(world.stopped_at, story.peer.opened_at, *last) + 1 + 2 * story.toxics.delay_s
+    world.require(
+        f"P16 {story.name}: still open, and all is said",
+        holds=story.peer.ended_at <= due or not all(ends) or story.deaf,
+    )
 
 
 def probe(world: World, path: str, answer: bytes, asked_at: float) -> None:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 ANSWER_S = 120.0
 """For the answer to a Close of ours; it may stand behind audio that the engine does not take."""
 
+HEADER_BYTES = 14
+"""Of a frame from a client, at most."""
+
 
 class Wired(bytes):
     """Bytes that go out as they are: a control frame, or no frame at all."""
@@ -63,12 +66,19 @@ class Peer:
         """How the socket ended, as this end saw it: `closed` (a Close frame came), `eof`, `reset`,
         or `left` (this end hung up first)."""
         self.ended_at = math.inf
+        self._sending = 0
         self._hushed = trio.CancelScope()
         self._news = trio.lowlevel.ParkingLot()
 
     @property
     def left(self) -> bool:
         return self.ending == "left"
+
+    @property
+    def unsent_s(self) -> float:
+        """How long what was said and not yet taken by the socket needs to the server at most."""
+        waiting = sum(len(said) + HEADER_BYTES for said in self.transport.unread)
+        return self.stream.link.toxics.transfer_s(self._sending + waiting)
 
     def note(self, what: str) -> None:
         self.world.trace.add(self.name, what)
@@ -123,7 +133,7 @@ class Peer:
                 await script(self)
                 if self.ending is None:
                     self.hang_up("close")
-                await trio.sleep(ANSWER_S)
+                await trio.sleep(ANSWER_S + self.unsent_s)
                 if not self.stream.link.toxics.loses:
                     self.world.complain(f"{self.name}: no answer to its Close")
                 self._hushed.cancel(reason="no answer")
@@ -145,7 +155,9 @@ class Peer:
                 text = isinstance(said, str)
                 data = said.encode() if isinstance(said, str) else said
                 self.last_said_at = trio.current_time()
+                self._sending = len(data) + HEADER_BYTES
                 await self.raw.send(frame(TEXT if text else BINARY, data))
+                self._sending = 0
 
     async def _listen(self) -> None:
         ending = "eof"

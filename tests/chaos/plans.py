@@ -15,11 +15,13 @@ import trio
 
 from tests.chaos.story import Story
 from voxtral_actors.limits import CLOSE_HANDSHAKE_S, HANDSHAKE_S, LAST_WORDS_S
-from voxtral_actors.protocol.events import Cancelled, Pong
+from voxtral_actors.protocol.events import Cancelled, Error, Pong, SessionUpdated
 
 Plan: TypeAlias = Callable[[Story], Awaitable[None]]
 
 SLACK_S = 2.0
+THROWN_OUT_S = 15.0
+"""What a client is thrown out for may stand behind audio; but it must not come to idleness."""
 TAILS = 3
 """Utterances that a polite client has finalised and not got yet: below the server's limit."""
 
@@ -88,6 +90,36 @@ async def silent(story: Story) -> None:
     await until_timed_out(story, SLACK_S)
 
 
+async def mumbler(story: Story) -> None:
+    """Leaves the engine silence to work on: no text comes of that, so it is idle all the same."""
+    story.start()
+    for _ in range(story.rng.randint(4, 9)):
+        story.hush(1.5)
+    await until_timed_out(story, 5)
+
+
+async def hasty(story: Story) -> None:
+    """Asks for more at once than it may: gets as much as it may, and more when it has waited."""
+    settings, client = story.peer.world.settings, story.peer.client
+    most, over = settings.max_messages_per_window, story.rng.randint(1, 3)
+    story.bad = over
+    for _ in range(most + over):
+        client.say("session.update", "update")
+    await trio.sleep(settings.message_window_s + SLACK_S + 4 * story.toxics.delay_s)
+    client.say("session.update", "update")
+    await client.hear(Pong, _asked(story))
+    heard = [type(event) for event in client.events("update")]
+    given = heard.count(SessionUpdated), heard.count(Error)
+    if given != (most + 1, over):
+        story.peer.world.complain(f"P9 {story.name}: {given} of {most} a window")
+    await goodbye(story)
+
+
+def _asked(story: Story) -> str:
+    story.peer.client.say("ping", "hasty")
+    return "hasty"
+
+
 async def until_timed_out(story: Story, slack_s: float) -> None:
     settings = story.peer.world.settings
     limits = [
@@ -130,7 +162,7 @@ async def deaf(story: Story) -> None:
     for number in range(queued + 2 * 65_536 // answer_bytes):
         peer.client.say("ping", f"{number}" + "x" * 200)
     await trio.sleep(settings.write_deadline_s + LAST_WORDS_S + CLOSE_HANDSHAKE_S + SLACK_S)
-    await trio.sleep(4 * story.toxics.delay_s)
+    await trio.sleep(peer.unsent_s + 4 * story.toxics.delay_s)
     if not peer.stream.link.downward.writer_closed and not story.toxics.loses:
         peer.world.complain(f"P3 {story.name} does not read and is still connected")
     peer.hang_up("reset")
@@ -181,7 +213,7 @@ async def babbler(story: Story) -> None:
             story.audio(0.1)
             await trio.sleep(story.rng.choice((0, 0.1)))
     if most and story.bad >= most:
-        await story.wait_closed(story.limit_s, "too many bad messages")
+        await story.wait_closed(THROWN_OUT_S, "too many bad messages")
         return
     story.finalise()
     await goodbye(story)
@@ -197,7 +229,7 @@ async def vandal(story: Story) -> None:
     else:
         story.rubbish = True
         story.peer.wire(story.rng.randbytes(story.rng.randint(14, 400)))
-    await story.wait_closed(60, "it sent no WebSocket")
+    await story.wait_closed(THROWN_OUT_S, "it sent no WebSocket")
 
 
 async def stranger(story: Story) -> None:
@@ -215,7 +247,9 @@ async def cancels_at_once(story: Story) -> None:
             with trio.move_on_after(0.1):
                 await story.go.wait()
     story.cancel(said)
-    with trio.move_on_after(SLACK_S + 4 * story.toxics.delay_s) as patience:
+    # The word arrives behind the audio that a slow network has not taken yet.
+    answer_s = story.peer.unsent_s + 4 * story.toxics.delay_s
+    with trio.move_on_after(SLACK_S + answer_s) as patience:
         await story.peer.client.hear(Cancelled, said.name)
     if patience.cancelled_caught and not story.toxics.loses and not story.terminal(said):
         story.peer.world.complain(f"P12 {said.name} is not cancelled in time")

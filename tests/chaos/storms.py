@@ -80,12 +80,16 @@ RUDE = [
 
 def calm(rng: random.Random) -> Storm:
     """A healthy engine and good networks: everybody gets every word."""
-    cast = [*POLITE, visitors.client(plans.canceller), visitors.client(plans.torrent)]
+    others = (plans.canceller, plans.torrent, plans.hasty)
+    cast = [*POLITE, *(visitors.client(plan) for plan in others)]
     step_s = rng.choice((0, 0.01, 0.08))
     return Storm(
         kind="calm",
         guests=_guests(rng, rng.randint(2, 8), cast, toxics.gentle, 3),
-        env={"WS_MAX_AUDIO_BACKLOG_S": rng.choice(("1", "4", "30"))},
+        env={
+            "WS_MAX_AUDIO_BACKLOG_S": rng.choice(("1", "4", "30")),
+            "WS_MAX_MESSAGES_PER_WINDOW": "40",  # nobody needs more but the hasty
+        },
         script=attrs.evolve(ROOMY, step_s=step_s),
         step_s=step_s,
     )
@@ -124,6 +128,7 @@ def barge_ins(rng: random.Random) -> Storm:
             garbage=rng.random() < 0.3,
             release_after_s=rng.choice((0, 0.2, 2)),
         ),
+        quirks=lambda _: Quirks(echoes=True),
         step_s=0.02,
     )
 
@@ -133,8 +138,10 @@ def timeouts(rng: random.Random) -> Storm:
     moment = rng.choice((5, 8, 12))
     cast = [
         visitors.client(plan)
-        for plan in (plans.half_spoken, plans.silent, plans.talker, plans.deaf, plans.speaker)
-    ]
+        for plan in (
+            plans.half_spoken, plans.mumbler, plans.silent, plans.talker, plans.deaf, plans.speaker,
+        )
+    ]  # fmt: skip
     return Storm(
         kind="timeouts",
         guests=_guests(rng, rng.randint(3, 9), cast, toxics.gentle, rng.choice((0, 2))),

@@ -85,6 +85,14 @@ class Story:
         active.pcm += pcm
         self.peer.client.audio(pcm, self.rng.choice((None, active.name)))
 
+    def hush(self, seconds: float) -> None:
+        """Silence in one message: the engine works on it, and has nothing to say."""
+        active = self.active
+        assert active is not None
+        pcm = bytes(round(seconds * SAMPLE_RATE) * BYTES_PER_SAMPLE)
+        active.pcm += pcm
+        self.peer.client.audio(pcm)
+
     async def speak(self, seconds: float, *, pace: float = 1.0) -> None:
         """Audio in chunks; a pace of 0 is as fast as the network takes it."""
         left = seconds
@@ -122,18 +130,25 @@ class Story:
         return None
 
     async def settle(self, several: Iterable[Said] | None = None) -> None:
-        """Wait for the end of these utterances, or of all; P11 says that it comes in time."""
+        """Wait for the end of these utterances, or of all; P11 says that it comes in time.
+
+        The time counts from when the server can have heard all of them. Who hears nothing for so
+        long on a network that loses gives up: nobody waits once more for every sentence.
+        """
         waited = list(self.said.values() if several is None else several)
-        with trio.move_on_after(self.limit_s) as patience:
+        with trio.move_on_after(self.limit_s + self.peer.unsent_s) as patience:
             while any(self.terminal(said) is None for said in waited):
                 await self.peer.news()
-        if patience.cancelled_caught and not self.toxics.loses:
+        if patience.cancelled_caught and self.toxics.loses:
+            self.peer.hang_up("reset")
+            await trio.sleep_forever()  # the plan ends with the connection
+        if patience.cancelled_caught:
             left = [said.name for said in waited if self.terminal(said) is None]
             self.peer.world.complain(f"P11 no end after {self.limit_s:g} s: {left}")
 
     async def wait_closed(self, limit_s: float, why: str) -> None:
         """Wait for the server to close, which cancels the plan; else it is a violation."""
-        await trio.sleep(limit_s + 2 * self.toxics.delay_s)
+        await trio.sleep(limit_s + self.peer.unsent_s + 2 * self.toxics.delay_s)
         if not self.toxics.loses:
             self.peer.world.complain(f"{self.name}: not closed within {limit_s:g} s: {why}")
 

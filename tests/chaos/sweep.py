@@ -8,7 +8,8 @@ import time
 import traceback
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from tests.chaos import storms
 from tests.chaos.world import ViolationError
@@ -46,13 +47,32 @@ def play_range(first: int, count: int) -> dict[int, str]:
     return {seed: problem for seed, problem in found.items() if problem}
 
 
+def workers(count: int | None) -> ProcessPoolExecutor:
+    """Spawned, so that every process imports for itself and owes nothing to this one."""
+    return ProcessPoolExecutor(count, get_context("spawn"), _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is gone, however it went.
+
+    Its queue tells nothing of that: every other worker holds the same one open.
+    """
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def sweep(first: int, count: int) -> int:
     """Many storms on every core."""
     started = time.monotonic()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     broken = 0
-    # Spawned, so that every process imports for itself and owes nothing to this one.
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    with workers(cores) as pool:
         tasks = [
             pool.submit(play_range, start, min(SEEDS_A_TASK, first + count - start))
             for start in range(first, first + count, SEEDS_A_TASK)

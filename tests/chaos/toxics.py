@@ -49,6 +49,12 @@ class Toxics:
         """How late a byte may arrive that was written into a full buffer."""
         return self.latency_s + self.jitter_s + self.buffer_bytes / self.bandwidth
 
+    def transfer_s(self, size: int) -> float:
+        """How long so many bytes take at most to a peer that reads: a small buffer on a long way
+        is a slow line whatever its bandwidth, for it is refilled once a trip, by half at least."""
+        trips = math.ceil(size / (self.buffer_bytes // 2))
+        return trips * (self.latency_s + self.jitter_s) + size / self.bandwidth
+
 
 CLEAN: Final = Toxics()
 

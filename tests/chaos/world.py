@@ -47,9 +47,12 @@ from voxtral_actors.settings import Settings, load
 
 EXPECTED_ERRORS = {"engine.died", "engine.open_failed"}
 """What the server may log as an error: the engine's faults are part of every storm."""
-SETTLE_S = limits.PEER_SILENCE_S + limits.ENGINE_RELEASE_S + 10.0
-"""By then a server without clients has let go of everything: a dead peer is found (P4), its stream
-aborted, an engine that keeps the slot given up. The rest is for what was queued before."""
+LEFT_S = limits.ENGINE_RELEASE_S + 20.0
+"""By then a server has let go of everything that clients held who said that they leave: an engine
+that keeps the slot is given up. The rest is for what was queued before."""
+SETTLE_S = limits.PEER_SILENCE_S + LEFT_S
+"""And this if some did not say so: a dead peer is found first (P4)."""
+RESTART_S = 3 * limits.ENGINE_RESTART_MAX_S
 LOOK_S = 0.5
 """Between two looks at what must hold at every moment. Virtual, and still not for nothing."""
 READINESS_S = 1.0
@@ -118,6 +121,7 @@ class World:
         """End the engine's life, if one is ready."""
         if self.engine.down_since() is None:
             self.trace.add("world", "kills the engine")
+            self.engine.lives[-1].killed = True
             self.scripted.kill()
 
     def stop(self) -> None:
@@ -142,6 +146,10 @@ class World:
         self.require("P5: too many connections", holds=0 <= admission.open <= most)
         slots = 2 * self.scripted.script.slots
         self.require("P5: too many slots", holds=0 <= figures.slots_taken <= slots)
+        for seat in service.roster.seats():
+            if (tree := seat.tree) is not None:
+                unserved = tree.unserved(tree.bridge.statistics())
+                self.require(f"P5: {unserved} streams without an utterance", holds=not unserved)
         for wires in fakes.WIRINGS:
             outbound = wires.outbound_recv.statistics()
             self.require(
@@ -162,11 +170,15 @@ class World:
     async def empty(self) -> None:
         """P5: the server lets go of everything that it held for clients who are gone."""
         await wait_all_tasks_blocked()
-        with trio.move_on_after(SETTLE_S):
+        dead = any(link.dark_from < math.inf for link in self.network.links)
+        with trio.move_on_after(SETTLE_S if dead else LEFT_S):
             while any(self.holdings().values()):  # noqa: ASYNC110 - nobody signals it
                 await trio.sleep(1)
         for what, count in self.holdings().items():
             self.require(f"P5: {count} {what} are left of nobody", holds=not count)
+        with trio.move_on_after(RESTART_S) as scope:
+            await self.actor.wait_ready()
+        self.require("P15: the engine does not come back", holds=not scope.cancelled_caught)
 
     async def end(self) -> None:
         """P16: it stops in time, and leaves nothing behind."""
@@ -181,6 +193,8 @@ class World:
                 and entry["event"] not in EXPECTED_ERRORS
             ):
                 self.complain(f"P1: the server has a bug: {entry}")
+        lost = self.engine.lost_lives(self.stopped_at)
+        self.require(f"P15: {lost} lives of the engine ended without a cause", holds=not lost)
         failures = self.running.listener.statistics().failures
         self.require(f"P1: {failures} exceptions reached the listener", holds=not failures)
 

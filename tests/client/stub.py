@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 import attrs
 import trio
@@ -37,6 +38,8 @@ from voxtral_actors.protocol.events import (
     Usage,
 )
 
+E = TypeVar("E", bound=Inbound)
+
 KEY = "k-1234567890"
 CREATED = SessionCreated(
     "sess-1", "connection", "sess-1", 1_700_000_000, "tiny", "scripted", SAMPLE_RATE, 400, {}
@@ -63,7 +66,7 @@ class Peer:
             self.listening.set()
         return command
 
-    async def expect(self, cls: type[Inbound]) -> Inbound:
+    async def expect(self, cls: type[E]) -> E:
         """The next command of a class; what comes before it is only recorded."""
         while not isinstance(command := await self.receive(), cls):
             pass

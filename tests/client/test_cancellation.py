@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
+from tests.client.network import URL, replicas
+from tests.client.speaking import dies_after, speak
 from tests.client.stub import polite, serving
 from voxtral_actors.client import Session, connect
 
@@ -53,4 +56,33 @@ async def _whole_conversation(url: str, sessions: list[Session]) -> bool:
             await session.ping()
             await utterance.finish()
             assert await utterance.text() == "one two 1"
+    return True
+
+
+async def test_cancelled_at_every_step_of_a_reconnect(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = 0
+    finished = False
+    with trio.fail_after(100_000):
+        while not finished:
+            step += 1
+            async with replicas(monkeypatch, dies_after, None, polite) as network:
+                with trio.CancelScope() as scope:
+                    instrument = CancelAtStep(scope, step)
+                    trio.lowlevel.add_instrument(instrument)
+                    begun = trio.current_time()
+                    finished = await _interrupted_conversation()
+                trio.lowlevel.remove_instrument(instrument)
+                assert trio.current_time() - begun < 30
+                finished = finished and instrument.left > 0
+                for peer in network.peers:
+                    await peer.left.wait()
+        assert step > 100, "the cancellation never hit anything"
+
+
+async def _interrupted_conversation() -> bool:
+    async with connect(URL) as session, session.utterance() as utterance:
+        await speak(utterance, 5)
+        assert await utterance.text() == "one two 5"
     return True

@@ -53,7 +53,7 @@ async def test_the_server_closes_in_the_middle(
 
 
 async def _collect(url: str, heard: list[str]) -> None:
-    async with connect(url) as session, session.utterance("u") as utterance:
+    async with connect(url, reconnect=None) as session, session.utterance("u") as utterance:
         await utterance.send(SECOND)
         async for event in utterance:
             assert isinstance(event, Delta)
@@ -79,7 +79,7 @@ async def test_a_silent_close_is_not_an_error_for_who_asks_nothing() -> None:
         await peer.close(4000, "idle_timeout")
 
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
+        async with serving(script) as stub, connect(stub.url, reconnect=None) as session:
             await session.link.ended.wait()
             assert isinstance(session.link.failure, ServerClosed)
 
@@ -95,7 +95,7 @@ async def test_an_error_ends_the_utterance_and_not_the_session() -> None:
         await peer.close(1000, "end")
 
     with trio.fail_after(LIMIT_S):
-        async with serving(script) as stub, connect(stub.url) as session:
+        async with serving(script) as stub, connect(stub.url, reconnect=None) as session:
             async with session.utterance("u") as utterance:
                 await utterance.send(SECOND)
                 with pytest.raises(UtteranceFailed) as caught:
@@ -125,7 +125,7 @@ async def test_a_message_that_was_not_acted_on_fails_the_utterance_and_cancels_i
     with trio.fail_after(LIMIT_S):
         async with (
             serving(script) as stub,
-            connect(stub.url) as session,
+            connect(stub.url, reconnect=None) as session,
             session.utterance("u") as utterance,
         ):
             await utterance.send(SECOND)
@@ -145,7 +145,7 @@ async def test_a_done_before_finish_ends_the_sending() -> None:
     with trio.fail_after(LIMIT_S):
         async with (
             serving(script) as stub,
-            connect(stub.url) as session,
+            connect(stub.url, reconnect=None) as session,
             session.utterance("u") as utterance,
         ):
             assert await utterance.text() == "drained"

@@ -248,7 +248,7 @@ async def test_deltas_nobody_takes_are_merged_and_hold_up_nobody() -> None:
     with trio.fail_after(LIMIT_S):
         async with (
             serving(script) as stub,
-            connect(stub.url) as session,
+            connect(stub.url, reconnect=None) as session,
             session.utterance("slow") as slow,
         ):
             await fast(session)
@@ -277,7 +277,7 @@ async def test_a_send_that_is_cancelled_loses_nothing() -> None:
     with trio.fail_after(LIMIT_S):
         async with (
             serving(script) as stub,
-            connect(stub.url) as session,
+            connect(stub.url, reconnect=None) as session,
             session.utterance("u") as utterance,
         ):
             with trio.move_on_after(0.2) as scope:

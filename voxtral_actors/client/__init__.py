@@ -29,7 +29,10 @@ from voxtral_actors.client.errors import (
     UtteranceEnded,
     UtteranceFailed,
 )
+from voxtral_actors.client.heard import Revised
+from voxtral_actors.client.reconnecting import Reconnect
 from voxtral_actors.client.session import Session, Statistics
+from voxtral_actors.client.sources import Source, feed
 from voxtral_actors.client.utterance import Utterance, UtteranceEvent
 
 __all__ = [
@@ -38,9 +41,12 @@ __all__ = [
     "ConnectFailed",
     "ConnectionRefused",
     "NoAnswer",
+    "Reconnect",
     "RequestRefused",
+    "Revised",
     "ServerClosed",
     "Session",
+    "Source",
     "Statistics",
     "Unknown",
     "Utterance",
@@ -51,4 +57,5 @@ __all__ = [
     "connect",
     "decode_event",
     "encode_command",
+    "feed",
 ]

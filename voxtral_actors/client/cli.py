@@ -76,8 +76,9 @@ def _server_options(command: F) -> F:
             type=click.FloatRange(min=0),
             default=0,
             metavar="SECONDS",
-            help="How long to keep trying while nobody listens or the server says to come back:"
-            " it starts, restarts or is full.  [default: 0]",
+            help="How long to keep trying while nobody listens or the server says to come back (it"
+            " starts, restarts or is full), at first and whenever the connection is lost; a file"
+            " then goes on where it was.  [default: 0]",
         ),
         click.option(
             "--chunk-ms",

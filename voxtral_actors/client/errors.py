@@ -17,6 +17,7 @@ seconds the server asks to wait. What the *caller* closed raises `trio.ClosedRes
 from __future__ import annotations
 
 from voxtral_actors.protocol.closing import Close, CloseSpec
+from voxtral_actors.protocol.events import Cancelled, Done, Error
 
 _RETRY_BY_DEFAULT = frozenset({1001, 1005, 1006, 1012, 1013, 1014})
 """Codes outside the server's own table that say nothing against trying again: the peer went away,
@@ -111,6 +112,17 @@ class UtteranceCancelled(UtteranceEnded):
     def __init__(self, request_id: str, reason: str) -> None:
         super().__init__(request_id, f"cancelled ({reason})")
         self.reason = reason
+
+
+def ending_error(request_id: str, outcome: Done | Cancelled | Error | None) -> UtteranceEnded:
+    """Why an utterance takes no more audio, by its last event."""
+    match outcome:
+        case Error() as error:
+            return UtteranceFailed(request_id, error.code, error.reason_code, error.message)
+        case Cancelled(reason=reason):
+            return UtteranceCancelled(request_id, reason)
+        case _:
+            return UtteranceEnded(request_id)
 
 
 def close_row(code: int, slug: str) -> CloseSpec | None:

@@ -39,6 +39,21 @@ included, and no other frame waits long behind it."""
 MAX_MESSAGE_BYTES: Final = 8 << 20
 """The largest message taken from the server: the `done` of hours of speech is well under it."""
 
+KEEP_AUDIO_S: Final = 120.0
+"""Default of `Reconnect.keep_audio_s`: as long as reconnecting may take by default, so that a live
+source goes on through all of it; 3.8 MB an utterance."""
+
+KEPT_LEAD_S: Final = 1.0
+"""Where only a part of an utterance can be sent again, it begins this long before what has text:
+words at the seam may come twice, and none is missed."""
+
+STEADY_S: Final = 10.0
+"""A connection that lasted for less does not count as a success: the pauses go on growing."""
+
+LEAVING_S: Final = 15.0
+"""From the text of an utterance that the server ended by itself to its Close, at most: its grace
+for the last text of others, three times over."""
+
 RECEIVE_BYTES: Final = 64 << 10
 """What is read from the socket at once."""
 

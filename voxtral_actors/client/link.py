@@ -55,13 +55,6 @@ class Link:
         self._hang_up = trio.Event()
         self._scope = trio.CancelScope()
 
-    def check(self) -> None:
-        """Raise why the link is of no use any more, if that is so."""
-        if self.failure is not None:
-            raise self.failure
-        if self.closing or self.ended.is_set():
-            raise trio.ClosedResourceError("the session was ended")
-
     @property
     def shielded(self) -> bool:
         """Whether only `abort` cancels the link, and not what cancels the caller."""

@@ -13,6 +13,7 @@ from voxtral_actors.client.errors import (
     ServerClosed,
     UtteranceEnded,
 )
+from voxtral_actors.client.heard import Revised
 from voxtral_actors.client.microphone import Microphone, MicrophoneError, load_sounddevice
 from voxtral_actors.client.running import (
     CANNOT_CONNECT,
@@ -86,6 +87,8 @@ async def _hear(microphone: Microphone, utterance: Utterance, out: Output) -> st
                 match event:
                     case Delta(delta=text):
                         out.write(text)
+                    case Revised(text=text):
+                        out.write(f"\n{text}")
                     case Error() | Cancelled():
                         failure = describe_failure(event)
                     case _:

@@ -29,6 +29,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def full(self) -> bool:
+        """Whether audio has to wait."""
+        return len(self._frames) >= self._limit
+
     def post(self, frame: str | bytes) -> None:
         """Add a frame now. Call it right after `room`, or for last words."""
         if not self._closed:
@@ -38,7 +43,7 @@ class Outbox:
     async def room(self) -> None:
         """Wait until a frame may be posted; the caller posts before its next checkpoint."""
         await trio.lowlevel.checkpoint()
-        while len(self._frames) >= self._limit:
+        while self.full:
             await self._waiting.park()
 
     async def take(self) -> str | bytes:

@@ -13,6 +13,7 @@ import trio
 
 from voxtral_actors.client.connecting import connect
 from voxtral_actors.client.errors import ClientError, ConnectFailed, ConnectionRefused
+from voxtral_actors.client.reconnecting import Reconnect
 from voxtral_actors.client.session import Session
 
 OK: Final = 0
@@ -85,15 +86,22 @@ async def run_until_interrupted(
 async def with_session(
     server: Server, note: Callable[[str], object], use: Callable[[Session], Awaitable[None]]
 ) -> None:
-    """Connect and call `use`; while the server says "later", try again for `wait_s`.
+    """Connect and call `use`; while the server says "later", try again for `wait_s`, and for as
+    long when the connection is lost in the middle.
 
     Raises:
         ConnectFailed, ConnectionRefused: there was no session.
     """
+    again = None
+    if server.wait_s:
+        again = Reconnect(
+            give_up_after_s=server.wait_s,
+            notify=lambda error, pause: note(f"{error}; trying again in {pause:.1f} s"),
+        )
     deadline = trio.current_time() + server.wait_s
     while True:
         try:
-            async with connect(server.url, api_key=server.api_key) as session:
+            async with connect(server.url, api_key=server.api_key, reconnect=again) as session:
                 return await use(session)
         except (ConnectFailed, ConnectionRefused) as error:
             pause = error.retry_after or _RETRY_PAUSE_S

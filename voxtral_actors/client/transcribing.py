@@ -18,6 +18,7 @@ from voxtral_actors.client.errors import (
     ServerClosed,
     UtteranceEnded,
 )
+from voxtral_actors.client.heard import Revised
 from voxtral_actors.client.pacing import paced
 from voxtral_actors.client.running import (
     CANNOT_CONNECT,
@@ -57,7 +58,7 @@ async def transcribe_files(paths: list[str], server: Server, how: How, view: Vie
     async def use(session: Session) -> None:
         nonlocal failed
         view.note(describe_session(session.created))
-        while pending and not session.link.ended.is_set():
+        while pending and not session.over:
             transcript = await transcribe_file(session, pending.popleft(), how, view)
             view.end(transcript)
             failed += transcript.error is not None
@@ -142,6 +143,9 @@ class _Job:
                             self.first_at = trio.current_time()
                         self.text.append(text)
                         self.view.delta(text)
+                    case Revised(text=text):
+                        self.text = [text]
+                        self.view.delta(f"\n{text}")  # what a pipe has read is not taken back
                     case Done():
                         self.done = event
                         self.ended_at = trio.current_time()

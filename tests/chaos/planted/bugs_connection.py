@@ -1,0 +1,188 @@
+"""Bugs in one connection: its actors, its session, its timers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.chaos.planted.planting import Bug, Edit
+
+CONNECTION_BUGS: Final = (
+    Bug(
+        "channel left open",
+        "The reader does not close its channel.",
+        Edit("connection.reader:run", "with inbound:", "if inbound:"),
+        finding="P5: an open channel end",
+    ),
+    Bug(
+        "cancel swallowed",
+        "The supervisor takes a cancel for the error of an actor, and keeps it.",
+        Edit("connection.supervisor:serve", "except* Exception", "except* BaseException"),
+        finding="P1: the server has a bug",
+    ),
+    Bug(
+        "streams kept by a connection that is gone",
+        "A connection that ends does not let go of its engine streams.",
+        Edit("connection.bridge:Bridge.run", "link.stream.abort()", "link.backlog.end()"),
+        finding="slots are left of nobody",
+    ),
+    Bug(
+        "abort forgotten",
+        "A cancel ends the utterance, and the engine goes on with it.",
+        Edit("connection.bridge:Bridge.tell", "link.stream.abort()", "pass"),
+        finding="slots are left of nobody",
+    ),
+    Bug(
+        "end of the audio not passed on",
+        "A final commit does not reach the engine.",
+        Edit("connection.bridge:Bridge.tell", "link.stream.finish()", "pass"),
+        finding="reason_code='engine_stalled'",
+    ),
+    Bug(
+        "outbox without bounds",
+        "What waits for a client that does not read has no limit.",
+        Edit("connection.wiring:open_wiring", "(OUTBOUND_EVENTS)", "(10**9)"),
+        finding="P3: more than one step waits",
+    ),
+    Bug(
+        "audio dropped",
+        "Audio that comes while the backlog is full is thrown away.",
+        Edit(
+            "connection.bridge:Bridge.tell",
+            "                        link.stream.feed(audio)",
+            "                        link.backlog.full or link.stream.feed(audio)",
+        ),
+        finding="P11",
+    ),
+    Bug(
+        "no back-pressure",
+        "The bridge reads on however far the engine is behind.",
+        Edit("connection.bridge:Bridge.run", "await self._wait_room()", "pass"),
+        finding="samples wait at the engine",
+    ),
+    Bug(
+        "idle timer fed by the engine",
+        "The engine's progress without text counts as activity.",
+        Edit(
+            "connection.bridge:Bridge._downlink",
+            "await self.tell(_translate(key, event))",
+            "self._activity.touch(); await self.tell(_translate(key, event))",
+        ),
+        finding="it is idle",
+    ),
+    Bug(
+        "idle timer off",
+        "Who says nothing stays.",
+        Edit("connection.idle:run", "if not timeout:", "if True:"),
+        finding="it is idle",
+    ),
+    Bug(
+        "duration timer off",
+        "A connection may grow as old as it likes.",
+        Edit("connection.duration:run", "if not max_duration:", "if True:"),
+        finding="it is idle",
+    ),
+    Bug(
+        "last text withheld",
+        "An utterance is not finalised before a close by age or drain, so its text is lost.",
+        Edit("connection.bridge:Bridge.wind_down", "await self.tell(WindDown())", "pass"),
+        finding="P11",
+    ),
+    Bug(
+        "stall watchdog off",
+        "An engine that hangs is waited for without end.",
+        Edit(
+            "connection.backlog:Backlog.deadline",
+            "self._behind_since + self._patience",
+            "math.inf",
+        ),
+        finding="P11",
+    ),
+    Bug(
+        "write deadline off",
+        "Neither the writer nor the socket's guard gives up a client that does not read.",
+        Edit("connection.writer:run", "move_on_after(deadline)", "move_on_after(10**9)"),
+        Edit(
+            "server.guarded_stream:GuardedStream.send_all",
+            "limit = trio.current_time() + self.options.write_deadline_s",
+            "limit = math.inf",
+        ),
+        finding="does not read and is still connected",
+    ),
+    Bug(
+        "drain closes with the wrong code",
+        "A stopping server says 1000, so its clients do not come back.",
+        Edit("connection.drain:run", "Close.DRAINING", "Close.NORMAL"),
+        finding="NORMAL",
+    ),
+    Bug(
+        "drain waits for nothing",
+        "Nobody tells the drain that the last utterance is over.",
+        Edit("connection.bridge:Bridge.tell", "self._quiet.unpark_all()", "pass"),
+        finding="P16",
+    ),
+    Bug(
+        "terminal event twice",
+        "An utterance says twice that it is over.",
+        Edit(
+            "protocol.session:Session._end",
+            "Emit(utterance.end(why))]",
+            "*[Emit(utterance.end(why))] * 2]",
+        ),
+        finding="ends nothing",
+    ),
+    Bug(
+        "text after cancelled",
+        "A cancel finalises, so the text of what was said follows the `cancelled`.",
+        Edit(
+            "protocol.session:Session._cancel",
+            'return self._end(self.active, message.reason or "client_request")',
+            'said = Emit(self.active.end("client_request")); return [*self._finish(message), said]',
+        ),
+        finding="of no living utterance",
+    ),
+    Bug(
+        "barge-in without a word",
+        "The utterance that is talked over has no end.",
+        Edit(
+            "protocol.session:Session._start",
+            'self._end(self.active, "superseded") if self.active else []',
+            "[]",
+        ),
+        finding="P",
+    ),
+    Bug(
+        "barge-in forgets the old stream",
+        "The engine works on for the utterance that was talked over.",
+        Edit("protocol.session:Session._start", '"superseded") if', '"superseded")[1:] if'),
+        finding="streams without an utterance",
+    ),
+    Bug(
+        "no error before the close",
+        "The Close frame comes without the event that says why.",
+        Edit("protocol.session:Session._close", "Emit(farewell(*ids, close)), ", ""),
+        finding="P17",
+    ),
+    Bug(
+        "bad messages not counted",
+        "Who sends rubbish may go on for ever.",
+        Edit("protocol.session:Session._bad", "self.bad_messages += 1", "pass"),
+        finding="too many bad messages",
+    ),
+    Bug(
+        "late audio is an error",
+        "Audio that was under way when the engine ended the utterance earns errors.",
+        Edit(
+            "protocol.session:Session._active_ends",
+            "self._late = self.active.request_id",
+            "pass",
+        ),
+        finding="P9",
+    ),
+    Bug(
+        "rate limiter off by one",
+        "A window lets one message more through than its limit.",
+        Edit("protocol.rate:Window.__attrs_post_init__", "=self.limit)", "=self.limit + 1)"),
+        Edit("protocol.rate:Window.admit", "== self.limit:", "> self.limit:"),
+        finding="a window",
+    ),
+)

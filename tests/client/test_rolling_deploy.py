@@ -1,0 +1,141 @@
+"""A deploy of two replicas behind a proxy, seen by clients that speak all the while.
+
+Two whole servers run here, each with an engine whose text is a function of the audio alone. A tiny
+proxy forwards to one of them and can be pointed at the other. One replica is drained, the other one
+is cut off by resets in the middle of utterances; no word may be missing or doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+import trio
+
+from tests.client.speaking import text_of
+from tests.engine.scripted import FRAME_BYTES, Script, speech, transcript
+from tests.server.harness import serving, until
+from tests.server.wire_client import KEY, LINGER_ZERO
+from voxtral_actors.client import Reconnect, Session, Statistics, connect
+
+LIMIT_S = 40
+SOON = Reconnect(first_pause_s=0.1)
+
+
+@attrs.define
+class Proxy:
+    """Forwards TCP to `target`, and can reset all that it has open."""
+
+    target: int
+    port: int = 0
+    _open: set[trio.SocketStream] = attrs.field(factory=set)
+
+    async def forward(self, client: trio.SocketStream) -> None:
+        try:
+            server = await trio.open_tcp_stream("127.0.0.1", self.target)
+        except OSError:
+            await client.aclose()
+            return
+        pair = {client, server}
+        self._open |= pair
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, client, server, nursery.cancel_scope)
+                nursery.start_soon(self._pump, server, client, nursery.cancel_scope)
+        finally:
+            self._open -= pair
+            for stream in pair:
+                stream.socket.close()
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
+        try:
+            async for data in source:
+                await sink.send_all(data)
+            await sink.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            scope.cancel()
+
+    def reset(self) -> None:
+        for stream in list(self._open):
+            stream.socket.setsockopt(*LINGER_ZERO)
+            stream.socket.close()
+
+
+@asynccontextmanager
+async def proxy(target: int) -> AsyncGenerator[Proxy]:
+    made = Proxy(target)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        made.port = listeners[0].socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, made.forward, listeners)
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+@attrs.define
+class Speaker:
+    """Speaks one utterance after the other, until it is told to stop."""
+
+    seed: int
+    said: list[tuple[str, str, str]] = attrs.field(factory=list)
+    """What must be heard, what was told on the way, and what the end said."""
+    statistics: Statistics | None = None
+
+    async def run(self, url: str, stop: trio.Event, frames: int) -> None:
+        async with connect(url, api_key=KEY, reconnect=SOON) as session:
+            while not stop.is_set():
+                await self._speak(session, speech(frames * 0.08, seed=self.seed + len(self.said)))
+            self.statistics = session.statistics()
+
+    async def _speak(self, session: Session, audio: bytes) -> None:
+        async def send() -> None:
+            for start in range(0, len(audio), FRAME_BYTES):
+                await utterance.send(audio[start : start + FRAME_BYTES])
+                await trio.sleep(0.01)
+            await utterance.finish()
+
+        async with session.utterance() as utterance, trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            events = [event async for event in utterance]
+            text = await utterance.text()
+        self.said.append((transcript(audio), text_of(events), text))
+
+
+@pytest.mark.parametrize("frames", [20, 120], ids=["short utterances", "longer than the drain"])
+async def test_p16_a_rolling_deploy_loses_nothing(frames: int) -> None:
+    """Utterances that end within the drain finish there; longer ones are handed over."""
+    script = Script(slots=16)
+    drained = {"VOXTRAL_DRAIN_TIMEOUT_S": "1", "WS_CLOSE_GRACE_S": "0.5"}
+    speakers = [Speaker(100 * number) for number in range(3)]
+    with trio.fail_after(LIMIT_S):
+        async with (
+            serving(script, **drained) as old,
+            serving(script) as new,
+            proxy(old.port) as door,
+            trio.open_nursery() as nursery,
+        ):
+            stop = trio.Event()
+            url = f"ws://127.0.0.1:{door.port}/ws"
+            for speaker in speakers:
+                nursery.start_soon(speaker.run, url, stop, frames)
+            await until(lambda: len(old.scripted.streams) >= 3, "all speak")
+
+            door.target = new.port
+            old.running.stop.set()
+            await old.returned.wait()
+            await until(lambda: len(new.scripted.streams) >= 6, "all go on at the new one")
+
+            door.reset()
+            await until(lambda: len(new.scripted.streams) >= 12, "all go on after the reset")
+            stop.set()
+
+    for speaker in speakers:
+        assert speaker.said
+        for expected, told, ended in speaker.said:
+            assert told == ended == expected
+        assert speaker.statistics is not None
+        assert speaker.statistics.reconnects >= 2
