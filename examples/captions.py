@@ -28,7 +28,7 @@ async def captions(url: str, key: str, sounddevice: Any, out: TextIO) -> None:
     ):
         # Blocks of 80 ms, which is how the model listens.
         with Microphone(sounddevice, device=None, block_ms=80) as microphone:
-            nursery.start_soon(feed, utterance, microphone)
+            nursery.start_soon(feed, utterance, microphone)  # noqa: ASYNC111 - cancelled below
             async for event in utterance:
                 match event:
                     case Delta(delta=text):  # more text

@@ -34,16 +34,17 @@ CONTAINED = "no Close or 1011, and the listener counts a failure"
 CANCELLED = {
     "reader": {ABANDONED, UNREAD},
     "limiter": {BUG, ABANDONED, UNREAD},
-    "bridge": {BUG},
+    "bridge": {BUG, ABANDONED},
     "_downlink": {ENDED},
     "writer": {ABANDONED},
     "_run_app": {ABANDONED},
     "handle_websocket": {ABANDONED},
     CONNECTION: {ABANDONED},
 }
-"""What may come of a task that is cancelled alone; nothing, of those that are not here."""
+"""What may come of a task that is cancelled alone; nothing, of those that are not here. What waited
+in the channel of one that is gone is never read: it may have been the client's `end`."""
 
-IN_A_DRAIN = {"drain": {ABANDONED}, "bridge": {ENDED}}
+IN_A_DRAIN = {"drain": {ABANDONED}, "bridge": {ENDED, UNREAD}}
 """And this while the server stops: its deadline cuts who was not told."""
 
 

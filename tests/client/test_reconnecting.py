@@ -45,9 +45,9 @@ async def test_an_utterance_goes_on_over_the_next_connection(
     with trio.fail_after(LIMIT_S):
         async with (
             replicas(monkeypatch, *scripts) as network,
-            trio.open_nursery() as nursery,
             connect(URL, reconnect=QUICK) as session,
             session.utterance("u") as u,
+            trio.open_nursery() as nursery,
         ):
             nursery.start_soon(speak, u, 5)
             events = [event async for event in u]

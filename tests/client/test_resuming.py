@@ -37,9 +37,9 @@ async def test_a_server_that_leaves_hands_over_what_it_has_not_transcribed(
     with trio.fail_after(LIMIT_S):
         async with (
             replicas(monkeypatch, leaves, lambda peer: hears(peer, "late ", "words")) as network,
-            trio.open_nursery() as nursery,
             connect(URL, reconnect=QUICK) as session,
             session.utterance("u") as u,
+            trio.open_nursery() as nursery,
         ):
             nursery.start_soon(speak, u, 6)
             events = [event async for event in u]

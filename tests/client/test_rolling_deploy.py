@@ -71,7 +71,8 @@ async def proxy(target: int) -> AsyncGenerator[Proxy]:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         made.port = listeners[0].socket.getsockname()[1]
-        nursery.start_soon(trio.serve_listeners, made.forward, listeners)
+        # The kernel listens already: who connects before the task runs only waits.
+        nursery.start_soon(trio.serve_listeners, made.forward, listeners)  # noqa: ASYNC113
         yield made
         nursery.cancel_scope.cancel()
 
