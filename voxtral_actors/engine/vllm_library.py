@@ -112,6 +112,7 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
         enable_log_requests=args.enable_log_requests,
     )
     try:
+        _keep_only_our_figures(llm)
         return _learn(llm)
     except BaseException:
         shut_down(llm)
@@ -157,6 +158,16 @@ async def greet_workers(vllm: Loaded) -> int:
     # The first frame is the longest; the next may be on its way before its blocks are given back.
     in_flight = 2 * len(vllm.layout.prefix)
     return int(min(await vllm.llm.collective_rpc("voxtral_streams", args=(in_flight,))))
+
+
+def _keep_only_our_figures(llm: Any) -> None:
+    """vLLM always adds a logger for a Prometheus registry of its own, at each step; nobody reads
+    that here."""
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    manager = llm.logger_manager
+    kept = [one for one in manager.stat_loggers if not isinstance(one, PrometheusStatLogger)]
+    manager.stat_loggers = kept
 
 
 def _figures_logger(figures: Figures) -> Any:
@@ -252,8 +263,9 @@ def input_maker(dtype: Any) -> Callable[[str, list[int], bytearray], Any]:
     field = MultiModalBatchedField()
 
     def make(hash_: str, tokens: list[int], pcm: bytearray) -> Any:
-        samples = torch.frombuffer(pcm, dtype=torch.int16).to(torch.float32).div_(32768)
-        element = MultiModalFieldElem(data=samples.to(dtype), field=field)
+        # Cast once, and first: to divide by a power of two is exact in every type of a model.
+        samples = torch.frombuffer(pcm, dtype=torch.int16).to(dtype).div_(32768)
+        element = MultiModalFieldElem(data=samples, field=field)
         item = MultiModalKwargsItem({"audio_arrays": element})
         return StreamingInput(
             prompt=mm_input(
