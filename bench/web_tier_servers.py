@@ -25,6 +25,7 @@ import trio
 from bench.processes import HOST
 from voxtral_actors.engine.port import Deliver, EngineInfo, Released, StreamSpec, Text
 from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
+from voxtral_actors.utterance.timing import Timing
 
 OURS = "voxtral-actors"
 KEY = "bench-only"
@@ -76,7 +77,7 @@ class NullBackend:
         self._answer = answer
 
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
-        task_status.started(EngineInfo("null", "null", 100_000, 0))
+        task_status.started(EngineInfo("null", "null", 100_000, 0, timing=Timing(lag=0)))
         await trio.sleep_forever()
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> NullStream:

@@ -77,7 +77,7 @@ KNOWN_LEAVES = ("limits", "secret", "groups", "standstill")
 MAY_IMPORT: list[tuple[str, tuple[str, ...]]] = [
     ("protocol", ("limits",)),
     ("utterance", ("limits",)),
-    ("engine.port", ("limits",)),
+    ("engine.port", ("limits", "utterance.timing")),
     ("engine", (*KNOWN_LEAVES, "settings", "setting_types", "utterance")),
     ("connection.transport", ("limits",)),
     ("connection", (*KNOWN_LEAVES, "settings", "protocol", "utterance", "engine.port")),

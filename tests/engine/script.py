@@ -25,10 +25,13 @@ from voxtral_actors.engine.port import (
     Text,
 )
 from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
+from voxtral_actors.utterance.timing import Timing
 
 FRAME: Final = SAMPLE_RATE * 80 // 1000
 FRAME_BYTES: Final = FRAME * BYTES_PER_SAMPLE
 NEVER: Final = math.inf
+TIMING: Final = Timing(lag=FRAME)
+"""The word of a frame comes when the frame has been used."""
 _SYLLABLES: Final = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
 
@@ -88,7 +91,7 @@ class Script:
 
     @property
     def info(self) -> EngineInfo:
-        return EngineInfo("scripted", "tiny", self.slots, 80, "Not a recogniser.")
+        return EngineInfo("scripted", "tiny", self.slots, 80, "Not a recogniser.", timing=TIMING)
 
 
 HEALTHY: Final = Script()

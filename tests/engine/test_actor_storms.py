@@ -20,6 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.engine.engine_harness import SPEC, hear
+from tests.engine.script import TIMING
 from tests.engine.scripted import Scripted, ScriptedError, random_script, transcript
 from voxtral_actors import limits
 from voxtral_actors.engine.actor import EngineActor
@@ -53,7 +54,7 @@ class Puppet:
 
     async def run(self, *, task_status: trio.TaskStatus[EngineInfo]) -> None:
         self._dead = trio.Event()
-        task_status.started(EngineInfo("puppet", "tiny", SLOTS, 0))
+        task_status.started(EngineInfo("puppet", "tiny", SLOTS, 0, timing=TIMING))
         await self._dead.wait()
         raise ScriptedError("dead")
 

@@ -118,3 +118,14 @@ def test_frames_are_copies() -> None:
         frame.pcm[:] = bytes(len(frame.pcm))
 
     assert kept == cut(pcm)[: len(kept)]
+
+
+def test_p13_the_timing_of_the_text_and_the_longest_stream() -> None:
+    timing = LAYOUT.timing(max_tokens=100)
+    cutter = FrameCutter(LAYOUT)
+    assert timing.longest is not None
+    cutter.feed(bytes(2 * timing.longest))
+    cutter.finish()
+
+    assert (timing.delay, timing.lag) == (480 * 16, 480 * 16 + 6 * 1280)
+    assert sum(frame.tokens for frame in cutter.frames()) < 100

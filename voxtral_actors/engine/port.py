@@ -28,6 +28,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import attrs
 import trio
 
+from voxtral_actors.utterance.timing import Timing
+
 
 class EngineError(Exception):
     """A stream could not be opened; `code` and `reason_code` are its wire form."""
@@ -62,6 +64,8 @@ class EngineInfo:
     """How far text trails the audio by design."""
     note: str = ""
     """One plain sentence that a user must know about this engine, or nothing."""
+    timing: Timing = attrs.field(kw_only=True)
+    """When its text comes: what decides how streams of it are joined to one utterance."""
 
 
 @attrs.frozen
@@ -154,6 +158,9 @@ class Engine(Protocol):
             EngineUnavailableError: no engine is ready.
             EngineFullError: no slot is free.
         """
+
+    async def wait_ready(self) -> EngineInfo:
+        """Wait for an engine that is ready, and return what it says of itself."""
 
 
 class BackendStream(Protocol):

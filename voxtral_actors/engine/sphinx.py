@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 import attrs
 import structlog
@@ -31,10 +32,22 @@ from voxtral_actors.engine.port import (
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.sphinx_pool import COMMAND, Worker, WorkerLostError, WorkerPool
 from voxtral_actors.settings import Settings
+from voxtral_actors.utterance.timing import Timing
 
 log = structlog.get_logger(__name__)
 
 NOTE = "Embedded CPU recogniser: English only, accuracy of its age; for production use vllm."
+
+JITTER_S: Final = 1.0
+"""How far the end of a segment, which is where its text comes, may move between two hearings of
+the same audio. Much more, and phrases that repeat themselves cannot be told apart."""
+
+_SEGMENT_S = (limits.SPHINX_SEGMENT_MAX_FRAMES + limits.SPHINX_VOTES) * limits.SPHINX_FRAME_S
+TIMING = Timing(
+    lag=round(_SEGMENT_S * limits.SAMPLE_RATE),
+    jitter=round(JITTER_S * limits.SAMPLE_RATE),
+)
+"""It says nothing before the end of a segment, and then all of it."""
 
 
 @attrs.frozen
@@ -106,7 +119,8 @@ class SphinxBackend:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pool.run, first)
             self._nursery = nursery
-            task_status.started(EngineInfo("sphinx", "pocketsphinx-en-us", self._slots, 0, NOTE))
+            name, model = "sphinx", "pocketsphinx-en-us"
+            task_status.started(EngineInfo(name, model, self._slots, 0, NOTE, timing=TIMING))
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> SphinxStream:
         assert self._nursery is not None  # noqa: S101 - the contract: open is called while run runs

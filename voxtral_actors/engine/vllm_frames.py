@@ -14,10 +14,16 @@ Positions are samples of the client's audio; what is padding is never counted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
-from voxtral_actors.limits import BYTES_PER_SAMPLE
+from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
+from voxtral_actors.utterance.timing import Timing
+
+WORD_STEPS: Final = 6
+"""So many steps after the delay the last token of a word has come: words have up to four tokens,
+and a token may be a step or two late. [guess]"""
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +40,13 @@ class Layout:
     right_pad: int
     delay_ms: int
     """How far the text trails the audio, prefix and padding included."""
+
+    def timing(self, max_tokens: int) -> Timing:
+        """What it means for streams of at most so many tokens."""
+        delay = self.delay_ms * SAMPLE_RATE // 1000
+        spare = max_tokens - len(self.prefix) - self.right_pad // self.step - 1
+        lag = delay + WORD_STEPS * self.step
+        return Timing(delay=delay, lag=lag, longest=max(spare, 1) * self.step)
 
 
 @attrs.frozen

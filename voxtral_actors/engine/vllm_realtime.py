@@ -106,8 +106,7 @@ class VllmEngine:
         self._loaded: vllm_library.Loaded | None = None
         self._brood: Brood | None = None
         self._loading: Worker[vllm_library.Loaded] | None = None
-        self._dead = False
-        self._streams = 0
+        self._dead, self._streams = False, 0
         self._open: dict[str, Session] = {}
         self._load: Counter[int] = Counter()  # copy of the model -> its open streams
 
@@ -134,13 +133,14 @@ class VllmEngine:
         except TimeoutError:
             raise EngineStalledError("no answer to a first question") from None
         self._brood.look()
-        capacity = self.vllm.capacity
+        capacity, layout = self.vllm.capacity, self.vllm.layout
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
         return EngineInfo(
             name="vllm",
             model=self.settings.model_name,
             slots=capacity.copies * self._slots_of_a_copy(fit_kv_cache),
-            transcription_delay_ms=self.vllm.layout.delay_ms,
+            transcription_delay_ms=layout.delay_ms,
+            timing=layout.timing(capacity.max_tokens),
         )
 
     async def _ask_plugin(self) -> None:
