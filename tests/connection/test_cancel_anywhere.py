@@ -20,6 +20,7 @@ from tests.engine.scripted import Script, speech
 from voxtral_actors.connection import drain, duration, idle, reader, writer
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.limiter import Limiter
+from voxtral_actors.connection.voice import Voice
 from voxtral_actors.limits import LAST_WORDS_S
 
 
@@ -98,7 +99,7 @@ ACTORS: dict[str, tuple[Any, str, int]] = {
     "reader": (reader, "run", 17),
     "limiter": (Limiter, "run", 17),
     "bridge": (Bridge, "run", 17),
-    "downlink": (Bridge, "_downlink", 17),
+    "downlink": (Voice, "_downlink", 17),
     "writer": (writer, "run", 17),
     "idle": (idle, "run", 53),
     "duration": (duration, "run", 53),

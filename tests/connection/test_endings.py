@@ -17,6 +17,7 @@ from tests.engine.scripted import Script, speech, transcript
 from voxtral_actors.connection import bridge, idle, limiter, reader, supervisor, writer
 from voxtral_actors.connection.supervisor import Kind, Outcome
 from voxtral_actors.connection.transport import Disconnected
+from voxtral_actors.connection.voice import Voice
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.limits import LAST_WORDS_S
 from voxtral_actors.protocol import events
@@ -94,7 +95,7 @@ BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "admit": lambda patch: patch.setattr(limiter, "_admit", broken),
     "step": lambda patch: patch.setattr(Session, "step", broken),
     "open": lambda patch: patch.setattr(EngineActor, "open", broken),
-    "translate": lambda patch: patch.setattr(bridge, "_translate", broken),
+    "hear": lambda patch: patch.setattr(Voice, "_hear", broken),
     "encode": lambda patch: break_at(patch, events.Delta),
     "timer": lambda patch: patch.setattr(bridge.Bridge, "wind_down", broken),
 }

@@ -86,8 +86,8 @@ async def test_the_live_tree_of_a_conversation_has_no_text_no_audio_and_no_key()
         assert set(talking["queues"]) == {"inbound", "admitted", "outbound"}
         assert talking["windows"]["messages"] == {"used": 3, "limit": 200, "seconds": 60.0}
         names = [actor["name"] for actor in talking["actors"]]
-        assert set(names) == {*ACTORS, "bridge.downlink"}
-        assert names.count("bridge.downlink") == 2
+        assert set(names) == {*ACTORS, "voice.downlink"}
+        assert names.count("voice.downlink") == 2
         waiting = {actor["name"]: actor["waiting"] for actor in silent["actors"]}
         assert waiting["limiter"] == "Limiter.run: ReceiveChannel.__anext__"
         assert waiting["idle"] == "idle.run: sleep_until"

@@ -44,11 +44,19 @@ class Backlog:
         self._finishing = False
         self._over = False
         self._behind_since = math.inf
-        self._room = trio.Event()
 
     @property
     def full(self) -> bool:
         return not self._over and self._fed - self._consumed > self._limit
+
+    @property
+    def fed(self) -> int:
+        return self._fed
+
+    @property
+    def finishing(self) -> bool:
+        """The engine was told that the audio is complete."""
+        return self._finishing
 
     @property
     def waiting_s(self) -> float:
@@ -85,15 +93,8 @@ class Backlog:
         self._look(progress=True)
 
     def end(self) -> None:
-        """The stream is over: whoever waits for room need not any more."""
+        """The stream is over: nothing waits any more."""
         self._over = True
-        self._room.set()
-
-    async def wait_room(self) -> None:
-        """Wait until the backlog is not full."""
-        while self.full:
-            self._room = trio.Event()
-            await self._room.wait()
 
     def _look(self, *, progress: bool) -> None:
         behind = self._finishing or self.full or self._fed - self._consumed >= _MIN_PENDING
@@ -101,5 +102,3 @@ class Backlog:
             self._behind_since = math.inf
         elif progress or self._behind_since == math.inf:
             self._behind_since = trio.current_time()
-        if not self.full:
-            self._room.set()

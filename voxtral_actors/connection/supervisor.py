@@ -86,7 +86,7 @@ async def serve(
     wires = open_wiring()
     activity = Activity()
     session = Session(session_id, info.model, max_bad=settings.max_bad_messages)
-    bridge = Bridge(session, engine, wires.outbound_send, activity, settings)
+    bridge = Bridge(session, engine, info, wires.outbound_send, activity, settings)
     limiter, written = Limiter(settings), Activity()
     tree = Tree(session, wires, activity, limiter, bridge, written)
     show(tree)

@@ -44,7 +44,7 @@ class QueueStatistics:
 
 @attrs.frozen
 class UtteranceStatistics:
-    """One living utterance. `audio` is None for one without an engine stream."""
+    """One living utterance. `audio` is None while it has no engine stream."""
 
     request_id: str
     state: str
@@ -66,7 +66,7 @@ class TreeStatistics:
     windows: dict[str, WindowStatistics]
     utterances: list[UtteranceStatistics]
     unserved: int
-    """Living utterances without a stream, and streams without an utterance."""
+    """Living utterances without a voice at the engine, and voices without an utterance."""
     tasks: int
 
     @property
@@ -119,7 +119,7 @@ class Tree:
         """Each channel by its name."""
         wires = self.wires
         # Who waits for room in a backlog gets on when the engine does.
-        behind = [link.audio.behind_since for link in bridge.links.values()]
+        behind = [link.audio.behind_since for links in bridge.links.values() for link in links]
         bridge_at = max([bridge.moved_at, *(at for at in behind if at < math.inf)])
         ends = {
             "inbound": (wires.inbound_recv, self.limiter.moved.last),
@@ -168,7 +168,7 @@ class Tree:
         if session.active is not None:
             living.append(("active", session.active))
         for state, utterance in living:
-            link = bridge.links.get(utterance.key)
+            link = next(reversed(bridge.links.get(utterance.key, ())), None)
             yield UtteranceStatistics(
                 request_id=utterance.request_id,
                 state=state,
@@ -186,7 +186,7 @@ def _tasks(nursery: trio.Nursery) -> Iterator[trio.lowlevel.Task]:
 
 
 def _name(task: trio.lowlevel.Task) -> str:
-    """`reader`, `idle`, `bridge.downlink`: the actor by its module, and a task of it by both."""
+    """`reader`, `idle`, `voice.downlink`: the actor by its module, and a task of it by both."""
     first, *rest = task.name.removeprefix(_PREFIX).split(".")
     return first if not rest or rest[-1] == "run" else f"{first}.{rest[-1].lstrip('_')}"
 

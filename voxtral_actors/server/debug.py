@@ -136,7 +136,7 @@ class _Look:
         if seat.tree is None:
             return (0.0, 0)
         bridge = seat.tree.bridge.statistics()
-        waiting = [link.audio.waiting_s for link in bridge.links.values()]
+        waiting = [link.audio.waiting_s for links in bridge.links.values() for link in links]
         self.waiting_s += sum(waiting)
         lag = max(waiting, default=0.0)
         self.worst_lag_s = max(self.worst_lag_s, lag)

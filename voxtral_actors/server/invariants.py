@@ -141,11 +141,12 @@ def stuck(tree: Tree, settings: Settings) -> list[str]:
     """The actors that stand though their queue is full and the next one is not.
 
     The writer has a deadline for each message. The bridge has the back-pressure timeout, where
-    there is one, from the engine's last progress; the limiter only passes on.
+    there is one, from the engine's last progress, and the time that a lost engine may be away; the
+    limiter only passes on.
     """
     queues = tree.queues(tree.bridge.statistics())
     inbound, admitted, outbound = queues["inbound"], queues["admitted"], queues["outbound"]
-    patience = settings.backpressure_timeout_s or math.inf
+    patience = (settings.backpressure_timeout_s or math.inf) + settings.replay_budget_s
     now = trio.current_time()
     waits = [
         ("limiter", inbound, admitted.full, max(inbound.moved_at, admitted.moved_at), 0.0),

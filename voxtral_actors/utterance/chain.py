@@ -92,6 +92,21 @@ class Chain:
         """No stream hears what comes: `open` as soon as the engine may have room."""
         return not (self._streams or self._over)
 
+    @property
+    def consumed(self) -> int:
+        """How far the engine is, or was when it was furthest."""
+        return self._consumed
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds of audio that the engine has not used yet."""
+        return (self._journal.end - self._consumed) / SAMPLE_RATE
+
+    @property
+    def said_until(self) -> int:
+        """All text about the audio before was said."""
+        return self._journal.said_until
+
     def statistics(self) -> ChainStatistics:
         return ChainStatistics(
             journal=self._journal.statistics(),

@@ -95,6 +95,11 @@ class Journal:
         """How much audio the utterance has."""
         return self._start + len(self._audio) // BYTES_PER_SAMPLE
 
+    @property
+    def said_until(self) -> int:
+        """All text about the audio before was said."""
+        return self._said[-1].at if self._said else self._start
+
     def statistics(self) -> JournalStatistics:
         return JournalStatistics(self.end - self._start, self._cap, self._settled, self._forgotten)
 
