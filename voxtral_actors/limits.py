@@ -67,9 +67,9 @@ SAME_LINE_S: Final = 60.0
 of the loop that is worth a line: more than half of the 80 ms between two pieces of audio. And the
 time between two log lines about one trouble that lasts, which must not fill the disk as well."""
 
-CONNECTION_TASKS: Final = 7 + 2 * (MAX_TAILS + 1)
-"""Tasks of one connection at most: seven actors, and a downlink for each living utterance. One
-whose utterance is over may still wait for its turn to say its last, so those count twice."""
+CONNECTION_TASKS: Final = 7 + 3 * (MAX_TAILS + 1)
+"""Tasks of one connection at most: seven actors, and for each living utterance a downlink or two,
+or one that waits for the engine. One of an utterance that is over may still wait for its turn."""
 
 INVARIANT_SLACK_S: Final = 3.0
 """What a watchdog gets beyond its limit before it counts as failed: more than a standstill."""

@@ -133,7 +133,7 @@ class Settings:
     replay_budget_s: kinds.SecondsOrOff = setting(
         "VOXTRAL_REPLAY_BUDGET_S",
         "Lost engine: utterances wait so long to be heard again; 0: end in an error.",
-        0.0,
+        60.0,
     )
     write_deadline_s: kinds.Seconds = setting(
         "WS_WRITE_DEADLINE_S", "Client does not take a message for this long: close 4008.", 10.0

@@ -20,6 +20,7 @@ from tests.chaos.story import Said, Story, is_terminal, samples
 from tests.chaos.world import READINESS_S, World
 from tests.connection.client import ABOUT_A_MESSAGE
 from tests.engine.scripted import NEVER, transcript
+from voxtral_actors.connection.losses import MAX_LOSSES_AT_A_PLACE
 from voxtral_actors.limits import MAX_TAILS, SAMPLE_RATE
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error, Event, SessionEnd
@@ -165,8 +166,8 @@ def _winding_down(world: World, story: Story, at: float) -> bool:
 
 def _excused(world: World, story: Story, said: Said, event: Cancelled | Error, at: float) -> bool:
     """Whether an utterance may have ended in this instead of in its text."""
-    part = next((p for p in world.scripted.streams if p.label.endswith(f"/{said.name}")), None)
-    script = part.script if part else world.scripted.script
+    parts = [p for p in world.scripted.streams if p.label.endswith(f"/{said.name}")]
+    scripts = [part.script for part in parts] or [world.scripted.script]
     if isinstance(event, Cancelled):
         close = _close(story)
         match event.reason:
@@ -177,22 +178,32 @@ def _excused(world: World, story: Story, said: Said, event: Cancelled | Error, a
             case Close.IDLE.spec.slug:  # what is finalised ends before, if in a stalled engine
                 return said.finalised_at == math.inf
             case Close.MAX_DURATION.spec.slug | Close.DRAINING.spec.slug if close is not None:
-                instant = not script.step_s and script.hang_after == NEVER
+                instant = all(not s.step_s and s.hang_after == NEVER for s in scripts)
                 return not (instant and world.settings.close_grace_s) or story.deaf
             case slug:
                 return close is None or close.spec.slug == slug
     # Who claimed to have used all of the audio cannot show any progress while it works on it.
-    overran = part is not None and part.label in world.engine.overran
+    overran = any(part.label in world.engine.overran for part in parts)
+    # Whoever lost the engine has waited for it, and said for how long.
+    waited = event.details.get("waited_s", 0.0)
+    in_vain = isinstance(waited, float) and waited >= world.settings.replay_budget_s
     match event.reason_code:
         case "engine_lost":
             lives = world.engine.lives
-            return any(said.started_at <= (life.ended_at or NEVER) <= at for life in lives)
+            return in_vain and any(
+                said.started_at <= (life.ended_at or NEVER) <= at for life in lives
+            )
         case "engine_not_ready":
-            return script.open_raises or world.engine.was_down(said.started_at)
+            raised = any(script.open_raises for script in scripts)
+            return in_vain and (raised or world.engine.was_down(said.started_at))
         case "engine_stalled" | "audio_backlog_full":
-            return script.hang_after < NEVER or script.die_after < NEVER or overran
+            stops = any(min(s.hang_after, s.die_after) < NEVER for s in scripts)
+            return stops or overran
         case "scripted":
-            return script.fail_after < NEVER
+            return in_vain and any(script.fail_after < NEVER for script in scripts)
+        case "audio_unhearable":
+            ends = any(min(s.fail_after, s.die_after) < NEVER for s in scripts)
+            return ends or len(world.engine.lives) >= MAX_LOSSES_AT_A_PLACE
         case "no_engine_slot":
             return world.scripted.script.slots < world.settings.max_connections * (MAX_TAILS + 1)
         case "draining":

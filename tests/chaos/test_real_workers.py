@@ -102,7 +102,9 @@ async def test_p11_workers_that_are_hit_cost_their_utterance_and_no_other(
     rng = random.Random(number)
     heard: list[tuple[str, int]] = []
     with trio.fail_after(90), ExitStack() as handles:
-        async with server_process(WS_BACKPRESSURE_TIMEOUT_S=stall_s) as server:
+        async with server_process(
+            WS_BACKPRESSURE_TIMEOUT_S=stall_s, VOXTRAL_REPLAY_BUDGET_S="0"
+        ) as server:
             async with server.session() as client:
                 alone, _ = await until_done(client, pcm)
             async with unharmed(server), server.session() as bystander:
@@ -139,12 +141,38 @@ async def test_p11_workers_that_are_hit_cost_their_utterance_and_no_other(
             await server.workers_ended()
 
 
+@pytest.mark.parametrize("kills", [1, 2])
+async def test_p15_a_killed_worker_costs_an_utterance_no_word(kills: int) -> None:
+    """The demo's sentences, spoken live; the client does not notice anything."""
+    pcm = sample()
+    with trio.fail_after(120):
+        async with server_process() as server, server.session() as client:
+            alone, _ = await until_done(client, pcm)
+            await client.start("again")
+            for number in range(kills + 1):
+                part = len(pcm) // 2 // (kills + 1) * 2
+                begins = number * part
+                await say(client, pcm[begins : begins + part] if number < kills else pcm[begins:])
+                if number < kills:
+                    await trio.sleep(0.5)
+                    await until_soon(lambda: bool(busy(server)))
+                    for worker in busy(server):
+                        os.kill(worker, signal.SIGKILL)
+                    await trio.sleep(0.5)
+            await client.finish("again")
+            text, last = await client.transcript("again")
+            await server.said("engine.worker_lost")
+            await client.close()
+
+    assert (text, type(last)) == (alone, Done)
+
+
 async def test_workers_that_cannot_be_started_are_started_when_there_is_room_again() -> None:
     """No descriptor is left for the pipes of a new one."""
     pcm = sample()[: 2 * 32_000]
     limit = resource.RLIMIT_NOFILE
     with trio.fail_after(60):
-        async with server_process() as server:
+        async with server_process(VOXTRAL_REPLAY_BUDGET_S="0") as server:
             async with server.session() as client:
                 alone, _ = await until_done(client, pcm)
             pid = server.process.pid

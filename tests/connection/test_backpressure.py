@@ -41,7 +41,11 @@ async def test_p10_a_fast_client_is_paused_and_nothing_is_lost() -> None:
 
 async def test_p10_an_engine_that_stands_still_ends_the_utterance_and_the_reader_goes_on() -> None:
     async with connected(
-        Script(slots=2), [Script(hang_after=0)], max_audio_backlog_s=4, backpressure_timeout_s=30
+        Script(slots=2),
+        [Script(hang_after=0)],
+        max_audio_backlog_s=4,
+        backpressure_timeout_s=30,
+        replay_budget_s=0,
     ) as connection:
         client = connection.client
         await trio.sleep(5)
@@ -66,7 +70,10 @@ async def test_p10_an_engine_that_stands_still_ends_the_utterance_and_the_reader
 
 async def test_p10_any_progress_starts_the_patience_anew() -> None:
     async with connected(
-        Script(step_s=29, hang_after=4 * FRAME), max_audio_backlog_s=4, backpressure_timeout_s=30
+        Script(step_s=29, hang_after=4 * FRAME),
+        max_audio_backlog_s=4,
+        backpressure_timeout_s=30,
+        replay_budget_s=0,
     ) as connection:
         connection.client.start("a")
         connection.client.audio(speech(9))
@@ -99,7 +106,11 @@ async def test_p10_an_engine_cannot_use_audio_that_it_was_not_given() -> None:
 async def test_p10_a_small_backlog_is_full_before_an_engine_counts_as_behind() -> None:
     """Reading must not be paused without end for less audio than a healthy engine may keep."""
     async with connected(
-        Script(hang_after=0), max_audio_backlog_s=0.5, backpressure_timeout_s=30, idle_timeout_s=0
+        Script(hang_after=0),
+        max_audio_backlog_s=0.5,
+        backpressure_timeout_s=30,
+        replay_budget_s=0,
+        idle_timeout_s=0,
     ) as connection:
         connection.client.utter("a", speech(3))
         error = await connection.client.hear(events.Error, "a")
@@ -109,7 +120,9 @@ async def test_p10_a_small_backlog_is_full_before_an_engine_counts_as_behind() -
 
 
 async def test_p11_an_engine_that_stands_still_at_the_end() -> None:
-    async with connected(Script(hang_after=FRAME), backpressure_timeout_s=30) as connection:
+    async with connected(
+        Script(hang_after=FRAME), backpressure_timeout_s=30, replay_budget_s=0
+    ) as connection:
         client = connection.client
         client.start("a")
         client.audio(speech(0.5))
@@ -124,7 +137,7 @@ async def test_p11_an_engine_that_stands_still_at_the_end() -> None:
 
 async def test_p11_a_stalled_tail_holds_up_nobody() -> None:
     async with connected(
-        Script(step_s=0.08), [Script(hang_after=0)], max_audio_backlog_s=4
+        Script(step_s=0.08), [Script(hang_after=0)], max_audio_backlog_s=4, replay_budget_s=0
     ) as connection:
         client = connection.client
         client.utter("stuck", speech(3, 1))

@@ -1,4 +1,7 @@
-"""Engines that die, refuse and fail: one error to the utterance, and the connection lives on."""
+"""Engines that die, refuse and fail: one error to the utterance, and the connection lives on.
+
+So it is without replay, for a budget of 0; `test_replay.py` is about utterances that get over it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from voxtral_actors.protocol import events
 
 
 async def test_p11_an_engine_that_dies_ends_each_utterance_once() -> None:
-    async with connected(Script(step_s=0.08, slots=3)) as connection:
+    async with connected(Script(step_s=0.08, slots=3), replay_budget_s=0) as connection:
         client = connection.client
         client.utter("tail", speech(2, 1))
         client.start("active")
@@ -36,7 +39,7 @@ async def test_p11_an_engine_that_dies_ends_each_utterance_once() -> None:
 
 
 async def test_p11_an_utterance_while_the_engine_restarts() -> None:
-    async with connected() as connection:
+    async with connected(replay_budget_s=0) as connection:
         client = connection.client
         connection.house.scripted.kill()
         await trio.sleep(0.1)
@@ -51,7 +54,7 @@ async def test_p11_an_utterance_while_the_engine_restarts() -> None:
 
 
 async def test_p11_a_failed_stream_is_that_stream_s_end_only() -> None:
-    async with connected(streams=[Script(fail_after=3 * FRAME)]) as connection:
+    async with connected(streams=[Script(fail_after=3 * FRAME)], replay_budget_s=0) as connection:
         client = connection.client
         client.utter("a", speech(1))
         client.utter("b", speech(1))
@@ -62,7 +65,7 @@ async def test_p11_a_failed_stream_is_that_stream_s_end_only() -> None:
 
 
 async def test_p11_an_engine_that_cannot_open_the_stream() -> None:
-    async with connected(streams=[Script(open_raises=True)]) as connection:
+    async with connected(streams=[Script(open_raises=True)], replay_budget_s=0) as connection:
         connection.client.utter("a", speech(1))
         connection.client.utter("b", speech(1))
         await connection.client.hear(events.Done, "b")
@@ -120,7 +123,10 @@ async def test_p12_barge_in_on_a_full_engine_finds_the_slot_that_it_frees() -> N
 
 async def test_p5_an_engine_that_keeps_a_stream_is_restarted() -> None:
     async with connected(
-        Script(slots=2, step_s=0.08), [Script(never_release=True)], idle_timeout_s=0
+        Script(slots=2, step_s=0.08),
+        [Script(never_release=True)],
+        idle_timeout_s=0,
+        replay_budget_s=0,
     ) as connection:
         client = connection.client
         client.start("a")
@@ -139,7 +145,10 @@ async def test_p5_an_engine_that_keeps_a_stream_is_restarted() -> None:
 async def test_p11_an_engine_that_dies_again_and_again(seconds: float) -> None:
     """Whatever happens to it, each utterance has its one last event."""
     async with connected(
-        Script(step_s=0.08, die_at_s=seconds), idle_timeout_s=0, max_messages_per_window=0
+        Script(step_s=0.08, die_at_s=seconds),
+        idle_timeout_s=0,
+        max_messages_per_window=0,
+        replay_budget_s=0,
     ) as connection:
         client = connection.client
         for seed in range(40):

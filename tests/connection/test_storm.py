@@ -127,6 +127,7 @@ async def one_client(here: House, rng: random.Random) -> Counter[str]:
         max_bad_messages=rng.choice((0, 0, 0, 10)),
         max_audio_backlog_s=rng.choice((0.5, 3)),
         backpressure_timeout_s=PATIENCE_S,
+        replay_budget_s=rng.choice((0, 5, 60)),
         write_deadline_s=rng.choice((2, 100)),
         idle_timeout_s=rng.choice((0, 20)),
         max_duration_s=rng.choice((0, 0, 0, 15)),

@@ -209,7 +209,9 @@ async def test_p11_what_belongs_together_is_said_together() -> None:
     """A start that supersedes and then fails makes two events, an idle connection two more, and
     all wait for a client that does not read: those of the start come first, both of them."""
     streams = [Script(), Script(open_raises=True)]
-    async with connected(streams=streams, idle_timeout_s=20, write_deadline_s=60) as connection:
+    async with connected(
+        streams=streams, idle_timeout_s=20, write_deadline_s=60, replay_budget_s=0
+    ) as connection:
         client = connection.client
         await client.hear(events.SessionCreated)
         client.start("a")

@@ -167,7 +167,7 @@ async def test_a_channel_end_left_open_is_counted(
 
 @pytest.mark.parametrize(
     ("actor", "place", "limit"),
-    [("limiter", Limiter, 0.0), ("bridge", Bridge, 30.0), ("writer", writer, 10.0)],
+    [("limiter", Limiter, 0.0), ("bridge", Bridge, 30.0 + 60.0), ("writer", writer, 10.0)],
 )
 async def test_an_actor_that_does_not_take_from_its_full_queue_is_stuck(
     actor: str,

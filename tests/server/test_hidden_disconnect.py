@@ -60,6 +60,7 @@ async def test_p5_unread_audio_hides_a_disconnect_no_longer_than_the_engine_may_
                 Script(hang_after=STALLED_AT),
                 WS_BACKPRESSURE_TIMEOUT_S=str(PATIENCE),
                 WS_MAX_AUDIO_BACKLOG_S=str(BACKLOG),
+                VOXTRAL_REPLAY_BUDGET_S="0",
             ) as server,
             server.bystander(),
         ):

@@ -57,7 +57,7 @@ async def test_readyz_follows_the_engine() -> None:
 
 async def test_p16_readyz_says_503_from_the_start_of_the_drain() -> None:
     with trio.fail_after(10):
-        async with serving() as server:
+        async with serving(VOXTRAL_REPLAY_BUDGET_S="0") as server:
             async with server.session() as client:
                 await client.start()
                 await client.alive()

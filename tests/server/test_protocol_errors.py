@@ -146,7 +146,11 @@ async def test_more_than_a_few_tails_are_refused() -> None:
 
 async def test_p11_a_stream_that_fails_is_the_utterances_one_error() -> None:
     with trio.fail_after(10):
-        async with serving(Script(fail_after=3 * FRAME)) as server, server.session() as client:
+        script = Script(fail_after=3 * FRAME)
+        async with (
+            serving(script, VOXTRAL_REPLAY_BUDGET_S="0") as server,
+            server.session() as client,
+        ):
             await client.start("u")
             await client.send(PCM)
             error = await client.hear_past_deltas(Error)
@@ -159,7 +163,7 @@ async def test_p11_a_stream_that_fails_is_the_utterances_one_error() -> None:
 
 async def test_p11_an_engine_that_dies_is_an_error_and_comes_back() -> None:
     with trio.fail_after(10):
-        async with serving() as server, server.session() as client:
+        async with serving(VOXTRAL_REPLAY_BUDGET_S="0") as server, server.session() as client:
             await client.start("u")
             await client.alive()
             server.scripted.kill()

@@ -22,30 +22,37 @@ REOPEN_MAX_S: Final = 2.0
 """Pauses before an engine that is ready and has no room is asked again, doubled from the first to
 the largest: a slot is free when somebody has finished speaking, which is seconds."""
 
-MAX_REPLAYS_IN_VAIN: Final = 3
-MAX_STALLS_IN_VAIN: Final = 1
-"""Replays that do not get beyond the place where the stream before was lost. There is audio that
-kills or stops an engine whenever it is heard, and everybody pays for its restart; a stall has cost
-the whole patience besides."""
+MAX_LOSSES_AT_A_PLACE: Final = 4
+MAX_STALLS_AT_A_PLACE: Final = 2
+"""There is audio that kills or stops an engine whenever it is heard, and everybody pays for the
+restart. A stall has cost the whole patience besides."""
 
-PROGRESS: Final = 5 * SAMPLE_RATE
-"""So much further the audio is another, and so is the cause: the count starts anew. Replays run
-faster than live, so who merely shares the engine with bad audio gets so far between two deaths."""
+MAX_LOSSES_IN_VAIN: Final = 12
+"""Wherever they are: an engine that never lives long enough to get any further is no engine."""
+
+PLACE: Final = 5 * SAMPLE_RATE
+"""Closer together is the same place: what is heard in one step of an engine, and what is about to
+be heard. Further on is progress."""
 
 
 class Losses:
-    """The streams that one utterance has lost at about the same place."""
+    """The streams that one utterance has lost since it got any further."""
 
     def __init__(self) -> None:
-        self._place = 0
-        self._count = 0
+        self._place = self._furthest = 0
+        self._here = self._in_vain = 0
 
-    def add(self, consumed: int, *, stalled: bool) -> bool:
-        """One more, when the engine has used so much at most; returns whether to try again."""
-        if consumed >= self._place + PROGRESS:
-            self._place, self._count = consumed, 0
-        self._count += 1
-        return self._count <= (MAX_STALLS_IN_VAIN if stalled else MAX_REPLAYS_IN_VAIN)
+    def add(self, position: int, furthest: int, *, stalled: bool) -> bool:
+        """One more. It was at `position`, the furthest one of all was at `furthest`; returns
+        whether to try again."""
+        if furthest >= self._furthest + PLACE:
+            self._furthest, self._in_vain = furthest, 0
+        if abs(position - self._place) >= PLACE:
+            self._place, self._here = position, 0
+        self._in_vain += 1
+        self._here += 1
+        most = MAX_STALLS_AT_A_PLACE if stalled else MAX_LOSSES_AT_A_PLACE
+        return self._here < most and self._in_vain < MAX_LOSSES_IN_VAIN
 
 
 def journal_cap(settings: Settings, timing: Timing) -> int:
@@ -83,7 +90,7 @@ def too_often(broke: Broke, said_until: int) -> Broke:
     """The same audio was lost again and again; a stall says so itself."""
     if "retry" not in broke.details:
         return broke
-    problem = f"{broke.message}, {MAX_REPLAYS_IN_VAIN + 1} times at the same audio"
+    problem = f"{broke.message}, again and again at the same audio"
     details: dict[str, object] = {"retry": False, "transcribed_s": said_until / SAMPLE_RATE}
     return attrs.evolve(broke, reason_code="audio_unhearable", message=problem, details=details)
 

@@ -239,7 +239,7 @@ class Voice:
         said = self._do(self._chain.lost(number))
         if not self._chain.waiting:
             return said
-        if not self._losses.add(self._chain.consumed, stalled=stalled):
+        if not self._losses.add(self._chain.position, self._chain.consumed, stalled=stalled):
             return [losses.too_often(broke, self._chain.said_until)]
         self._wait_for_engine(broke)
         return said

@@ -82,7 +82,7 @@ class Chain:
         """Audio that came while a stream was being opened."""
         self._fed = 0
         """How much of the utterance the last stream has had."""
-        self._consumed = self._tokens_in = self._tokens_out = 0
+        self._consumed = self._position = self._tokens_in = self._tokens_out = 0
         self._complete = self._over = False
         self._rolls = dict.fromkeys(Reason, 0)
         self._replays = self._replayed = self._refused = 0
@@ -96,6 +96,11 @@ class Chain:
     def consumed(self) -> int:
         """How far the engine is, or was when it was furthest."""
         return self._consumed
+
+    @property
+    def position(self) -> int:
+        """How far the stream is that said something last."""
+        return self._position
 
     @property
     def behind_s(self) -> float:
@@ -165,7 +170,7 @@ class Chain:
             self._rolls[roll.reason] += 1
         self._segmenter.begin(begins)
         self._streams[stream] = _Stream(begins)
-        self._fed = begins
+        self._fed = self._position = begins
         return [*todo, *self._feed(self._journal.end), *self._advance()]
 
     def refused(self, stream: int) -> list[Action]:
@@ -181,6 +186,7 @@ class Chain:
         if hearing is None:
             return []
         consumed += hearing.begins
+        self._position = consumed
         late = self._timing.delay if hearing.finished else 0
         said = Said(text, consumed - self._timing.delay, late)
         todo = self._say(self._stitcher.hear(stream, said), consumed)
