@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -22,6 +22,8 @@ from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.limiter import Limiter
 from voxtral_actors.connection.voice import Voice
 from voxtral_actors.limits import LAST_WORDS_S
+
+Talk: TypeAlias = Callable[[Connection], Awaitable[None]]
 
 
 class CutAt(Instrument):
@@ -63,7 +65,22 @@ async def conversation(connection: Connection) -> None:
     await trio.sleep(1)
 
 
-async def play(instrument: CutAt, actor: str | None) -> None:
+async def bereavement(connection: Connection) -> None:
+    """An engine that dies under a tail and an active utterance, a wait, and a replay of both."""
+    client = connection.client
+    client.utter("tail", speech(0.4))
+    client.start("a")
+    client.audio(speech(0.5))
+    await trio.sleep(0.3)
+    connection.house.scripted.kill()
+    await trio.sleep(0.1)
+    client.audio(speech(0.2))
+    await trio.sleep(1)
+    client.finalise("a")
+    await trio.sleep(1)
+
+
+async def play(instrument: CutAt, actor: str | None, talk: Talk = conversation) -> None:
     """One run. With `actor` that one's scope is cut, else the connection's."""
     async with connected(
         Script(step_s=0.08, release_after_s=0.05), max_audio_backlog_s=1, write_deadline_s=9
@@ -71,7 +88,7 @@ async def play(instrument: CutAt, actor: str | None) -> None:
         connection.may_break = actor is not None
         instrument.cut = SCOPES[actor].cancel if actor else connection.scope.cancel
         with trio.move_on_after(20):
-            await conversation(connection)
+            await talk(connection)
         instrument.cut = instrument.cut if instrument.done else None
         client, transport = connection.client, connection.transport
         client.leave()
@@ -83,11 +100,11 @@ async def play(instrument: CutAt, actor: str | None) -> None:
     assert len(connection.outcomes) == 1
 
 
-def runs(actor: str | None = None, stride: int = 1) -> int:
+def runs(actor: str | None = None, stride: int = 1, talk: Talk = conversation) -> int:
     """Cut at every step there is, or at every so many; returns how many there are."""
     for step in range(0, 10_000, stride):
         instrument = CutAt(step)
-        simulate(partial(play, instrument, actor), instruments=[instrument])
+        simulate(partial(play, instrument, actor, talk), instruments=[instrument])
         if not instrument.done:
             return step
     raise AssertionError("the conversation never ends")
@@ -119,6 +136,15 @@ def scoped(name: str, run: Callable[..., Awaitable[None]]) -> Callable[..., Awai
 
 def test_p5_the_connection_is_cancelled_at_any_step() -> None:
     assert runs() > 300
+
+
+@pytest.mark.parametrize("actor", [None, "reopen"])
+def test_p5_the_loss_of_an_engine_is_cut_at_any_step(
+    actor: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SCOPES["reopen"] = trio.CancelScope()
+    monkeypatch.setattr(Voice, "_reopen", scoped("reopen", Voice._reopen))
+    assert runs(actor, talk=bereavement) > 80
 
 
 @pytest.mark.parametrize("actor", ACTORS)

@@ -233,7 +233,9 @@ class Voice:
 
     def _lose(self, number: int, broke: Broke, *, stalled: bool = False) -> list[EngineSaid]:
         """A stream is gone: `broke` is what the utterance ends in if it is not heard again."""
-        if number not in self._links or not self._budget:
+        if number not in self._links:
+            return []
+        if not self._budget:
             return [broke]
         self._let_go(number)
         said = self._do(self._chain.lost(number))
