@@ -24,6 +24,7 @@ from tests.connection.client import Client, FakeTransport
 from tests.engine.scripted import HEALTHY, Part, Script, Scripted
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.drain import Drain
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.supervisor import Kind, Outcome
 from voxtral_actors.connection.wiring import Wiring, open_wiring
 from voxtral_actors.engine.actor import EngineActor
@@ -81,7 +82,8 @@ class Connection:
             try:
                 await supervisor.serve(
                     self.transport, engine, info, settings, d,
-                    session_id=SERVER_ID, created=1_700_000_000, ended=self.outcomes.append,
+                    session_id=SERVER_ID, created=1_700_000_000, figures=self.house.figures,
+                    ended=self.outcomes.append,
                 )  # fmt: skip
             finally:
                 self._over.set()
@@ -101,6 +103,7 @@ class House:
     scripted: Scripted
     drain: Drain
     nursery: trio.Nursery
+    figures: UtteranceFigures = attrs.field(factory=UtteranceFigures)
 
     @property
     def streams(self) -> list[Part]:

@@ -44,6 +44,9 @@ async def test_p15_replay_after_the_engine_died_gives_the_whole_text_once(deaths
         assert done.usage.audio_seconds == 60
         assert connection.client.slugs() == []
         assert len(connection.house.streams) == 1 + deaths
+        figures = connection.house.figures
+        assert (figures.waits, figures.replays, figures.waiting) == (deaths, deaths, 0)
+        assert figures.replayed_s > 0
 
 
 async def test_p15_replay_begins_when_the_engine_is_ready() -> None:

@@ -44,6 +44,7 @@ async def test_p15_replay_budget_runs_out() -> None:
     assert 1.8 < transcribed < 2.1
     assert said(connection) == transcript(pcm[: round(transcribed * SAMPLE_RATE) * 2])
     assert client.events("a")[-1] == error
+    assert connection.house.figures.given_up == {"budget": 1}
 
 
 @pytest.mark.parametrize("late", [-0.001, 0, 0.001])

@@ -19,6 +19,7 @@ from tests.connection.fakes import LIMIT, make_settings
 from tests.engine.scripted import HEALTHY, Script, Scripted
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.drain import Drain
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.engine.port import EngineInfo
 from voxtral_actors.server.admission import Admission, Credentials
@@ -64,7 +65,14 @@ class Rig:
 
             arguments = service.engine, info, service.settings, service.drain
             ids: dict[str, Any] = {"session_id": name, "created": 0}
-            await supervisor.serve(transport, *arguments, **ids, ended=lambda _: None, show=show)
+            await supervisor.serve(
+                transport,
+                *arguments,
+                **ids,
+                figures=UtteranceFigures(),
+                ended=lambda _: None,
+                show=show,
+            )
 
     async def violated(self) -> dict[str, float]:
         """The invariants that a scrape would show as violated."""

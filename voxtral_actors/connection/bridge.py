@@ -20,6 +20,7 @@ import attrs
 import trio
 
 from voxtral_actors.connection.activity import Activity
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.link import LinkStatistics
 from voxtral_actors.connection.voice import Desk, Voice
 from voxtral_actors.connection.wiring import Outbound, pass_on
@@ -58,9 +59,10 @@ class Bridge:
         outbound: trio.MemorySendChannel[Outbound],
         activity: Activity,
         settings: Settings,
+        figures: UtteranceFigures,
     ) -> None:
         self.session = session
-        self._desk = Desk(engine, info, settings, activity, self.tell)
+        self._desk = Desk(engine, info, settings, activity, figures, self.tell)
         self._outbound = outbound
         self._activity = activity
         self._voices: dict[int, Voice] = {}

@@ -22,6 +22,7 @@ from voxtral_actors.connection import drain, duration, idle, reader, writer
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.limiter import Limiter
 from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport
 from voxtral_actors.connection.tree import Tree
@@ -74,6 +75,7 @@ async def serve(
     *,
     session_id: str,
     created: int,
+    figures: UtteranceFigures,
     ended: Callable[[Outcome], None],
     show: Callable[[Tree], object] = lambda _: None,
 ) -> None:
@@ -86,7 +88,7 @@ async def serve(
     wires = open_wiring()
     activity = Activity()
     session = Session(session_id, info.model, max_bad=settings.max_bad_messages)
-    bridge = Bridge(session, engine, info, wires.outbound_send, activity, settings)
+    bridge = Bridge(session, engine, info, wires.outbound_send, activity, settings, figures)
     limiter, written = Limiter(settings), Activity()
     tree = Tree(session, wires, activity, limiter, bridge, written)
     show(tree)

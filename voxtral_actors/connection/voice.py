@@ -26,6 +26,7 @@ import trio
 from voxtral_actors.connection import losses
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.backlog import Backlog
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.link import Link, LinkStatistics
 from voxtral_actors.connection.losses import Losses
 from voxtral_actors.engine.port import (
@@ -40,7 +41,7 @@ from voxtral_actors.engine.port import (
     StreamSpec,
     Text,
 )
-from voxtral_actors.limits import BYTES_PER_SAMPLE
+from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
 from voxtral_actors.protocol.signals import Broke, Completed, EngineSaid, Heard
 from voxtral_actors.settings import Settings
 from voxtral_actors.standstill import stood_still
@@ -63,6 +64,7 @@ class Desk:
     info: EngineInfo
     settings: Settings
     activity: Activity
+    figures: UtteranceFigures
     tell: Tell
 
 
@@ -119,6 +121,9 @@ class Voice:
         """Let go of everything, however far it is."""
         self._over = True
         self._chain.abandon()
+        was, figures = self._chain.statistics(), self._desk.figures
+        figures.replays += was.replays
+        figures.replayed_s += was.replayed / SAMPLE_RATE
         for number in list(self._links):
             self._let_go(number)
         self._waiting.cancel(reason="the utterance is over")
@@ -163,6 +168,7 @@ class Voice:
                 case actions.Complete(prompt_tokens=prompt, completion_tokens=completion):
                     said.append(Completed(self._key, prompt, completion))
                 case actions.GiveUp(gap=gap):
+                    self._desk.figures.given_up["gap"] += 1
                     said.append(losses.forgotten(self._key, gap))
         self._room.unpark_all()
         return said
@@ -242,6 +248,7 @@ class Voice:
         if not self._chain.waiting:
             return said
         if not self._losses.add(self._chain.position, self._chain.consumed, stalled=stalled):
+            self._desk.figures.given_up["vain"] += 1
             return [losses.too_often(broke, self._chain.said_until)]
         self._wait_for_engine(broke)
         return said
@@ -255,6 +262,19 @@ class Voice:
 
     async def _reopen(self, broke: Broke) -> None:
         """Have a stream again as soon as the engine can, or say that it took too long."""
+        self._desk.figures.waits += 1
+        self._desk.figures.waiting += 1
+        try:
+            late = await self._until_open(broke)
+        finally:
+            self._desk.figures.waiting -= 1
+        self._desk.activity.touch()
+        if late is not None:
+            self._desk.figures.given_up["budget"] += 1
+            await self._tell([late])
+
+    async def _until_open(self, broke: Broke) -> Broke | None:
+        """Wait for a stream, or for the utterance's end, or until the budget is over: an error."""
         since = trio.current_time()
         due, pause = since + self._budget, losses.REOPEN_FIRST_S
         while self._chain.waiting:
@@ -273,6 +293,5 @@ class Voice:
             if self._refusal is not None:
                 broke = losses.refused(self._key, self._refusal)
             waited = trio.current_time() - since
-            await self._tell([losses.too_long(broke, waited, self._chain.said_until)])
-            return
-        self._desk.activity.touch()
+            return losses.too_long(broke, waited, self._chain.said_until)
+        return None

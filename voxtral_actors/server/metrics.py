@@ -82,6 +82,17 @@ class ServiceCollector(Collector):
         for name, value in service.engine.figures().items():
             make = _counter if name.endswith("_total") else _gauge
             yield make(f"engine_{name}", "Told by the engine itself, for this life.", value)
+        told = service.utterances
+        yield _gauge("utterances_waiting", "Utterances that wait for a lost engine.", told.waiting)
+        yield _counter("utterance_waits", "Waits for a lost engine.", told.waits)
+        yield _counter("replays", "Streams that heard audio again.", told.replays)
+        yield _counter("replayed_audio_seconds", "Audio that was heard again.", told.replayed_s)
+        yield _labelled(
+            "utterances_given_up",
+            "Utterances that lost their stream for good, by why.",
+            ["why"],
+            {(why,): count for why, count in told.given_up.items()},
+        )
         loop = self._heartbeat.statistics()
         yield HistogramMetricFamily(
             PREFIX + "loop_lag_seconds",

@@ -172,6 +172,7 @@ async def _serve(service: Service) -> None:
                 service.drain,
                 session_id=session_id,
                 created=int(time.time()),
+                figures=service.utterances,
                 ended=outcomes.append,
                 show=seat.show,
             )

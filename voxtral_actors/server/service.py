@@ -7,6 +7,7 @@ from collections import Counter
 import attrs
 
 from voxtral_actors.connection.drain import Drain
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.server.admission import Admission
 from voxtral_actors.server.roster import Roster
@@ -21,6 +22,7 @@ class Service:
     engine: EngineActor
     admission: Admission
     drain: Drain
+    utterances: UtteranceFigures = attrs.field(factory=UtteranceFigures)
     roster: Roster = attrs.field(factory=Roster)
     outcomes: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     """How connections ended: (kind, reason) -> count."""
