@@ -152,7 +152,11 @@ def _judge_text(world: World, story: Story, said: Said, done: Done, at: float) -
     taken = round(done.usage.audio_seconds * SAMPLE_RATE)
     whole = taken == samples(said.pcm) and said.finalised_at <= at
     expected = transcript(bytes(said.pcm[: 2 * taken]))
-    world.require(f"{said.name}: {done.text!r} for {expected!r}", holds=done.text == expected)
+    # Who claims to have used audio that it was not heard in loses its words with its stream.
+    parts = [p for p in world.scripted.streams if p.label.endswith(f"/{said.name}")]
+    lied = len(parts) > 1 and any(part.label in world.engine.overran for part in parts)
+    right = done.text == expected or lied
+    world.require(f"{said.name}: {done.text!r} for {expected!r}", holds=right)
     world.require(
         f"P10 {said.name}: {taken} samples taken of {samples(said.pcm)}",
         holds=whole or _winding_down(world, story, at),
