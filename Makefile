@@ -55,7 +55,7 @@ check: $(VENV)/.dev ## Lint, formatting and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@find voxtral_actors tests bench -name '*.py' -exec $(BIN)/flake8-async --enable $(ASYNC_RULES) {} +
+	@find voxtral_actors tests bench examples -name '*.py' -exec $(BIN)/flake8-async --enable $(ASYNC_RULES) {} +
 
 clean: ## Remove the environment and everything generated
 	@rm -rf $(VENV) $(VLLM_VENV) $(BROWSER_VENV) .mypy_cache .ruff_cache .hypothesis build dist
