@@ -54,17 +54,25 @@ class Life:
 class ChaosEngine:
     """The engine over all its lives; `backend` is what an `EngineActor` wants.
 
-    `most_waiting` is in samples; `complain` takes a violation as text.
+    `most_waiting` and `most_replayed` are in samples: what may wait at a stream, and how much more
+    of an utterance that had to wait for a stream. `complain` takes a violation as text.
     """
 
     scripted: Scripted
     quirks: Callable[[int], Quirks]
     """Of the n-th stream."""
     most_waiting: int
+    most_replayed: int
     complain: Callable[[str], None]
     lives: list[Life] = attrs.field(factory=list)
     overran: set[str] = attrs.field(factory=set)
     """Labels of streams that claimed more than they did."""
+
+    def lost_any(self, label: str) -> bool:
+        """Whether an utterance may have had to wait for a stream, or for another one."""
+        mine = [part for part in self.scripted.streams if part.label.endswith(label)]
+        refuses = any(part.script.open_raises for part in self.scripted.streams)
+        return len(mine) > 1 or len(self.lives) > 1 or self.scripted.script.open_raises or refuses
 
     def backend(self) -> ChaosBackend:
         self.lives.append(Life())
@@ -177,7 +185,10 @@ class ChaosStream:
         self.stream.feed(pcm)
         waiting = self.part.fed // BYTES_PER_SAMPLE - self.part.consumed
         # Who claims to be further than it is gets more than it can hold: its own fault.
-        if waiting > self.engine.most_waiting and not self.quirks.overruns:
+        most = self.engine.most_waiting
+        if waiting > most and self.engine.lost_any(self.part.label):
+            most += self.engine.most_replayed
+        if waiting > most and not self.quirks.overruns:
             self.engine.complain(f"P10 {self.part.label}: {waiting} samples wait at the engine")
 
     def finish(self) -> None:

@@ -236,7 +236,8 @@ async def open_world(
     def complain(problem: str) -> None:
         world.complain(problem)
 
-    engine = ChaosEngine(scripted, quirks, int(most_waiting), complain)
+    most_replayed = settings.replay_budget_s * limits.SAMPLE_RATE
+    engine = ChaosEngine(scripted, quirks, int(most_waiting), int(most_replayed), complain)
     actor = EngineActor(engine.backend)
 
     async def listeners(_host: str, _port: int) -> list[MemoryListener]:
