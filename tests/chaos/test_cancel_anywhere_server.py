@@ -21,7 +21,17 @@ from tests.chaos.cutting import CONNECTION, Cut
 STRIDE = 41
 """A prime, and each task begins elsewhere: so that all scenarios are cut all over."""
 
-OURS = ("reader", "limiter", "bridge", "_downlink", "writer", "idle", "duration", "drain")
+OURS = (
+    "reader",
+    "limiter",
+    "bridge",
+    "_downlink",
+    "_reopen",
+    "writer",
+    "idle",
+    "duration",
+    "drain",
+)
 STACK = ("_run_app", "handle_websocket", "handle_messages", "_send_pings", "_watch_silence")
 
 UNNOTICED = "as if nothing had been cut"
@@ -36,6 +46,7 @@ CANCELLED = {
     "limiter": {BUG, ABANDONED, UNREAD},
     "bridge": {BUG, ABANDONED},
     "_downlink": {ENDED},
+    "_reopen": {ENDED, UNREAD},
     "writer": {ABANDONED},
     "_run_app": {ABANDONED},
     "handle_websocket": {ABANDONED},

@@ -22,36 +22,26 @@ CONNECTION_BUGS: Final = (
     Bug(
         "streams kept by a connection that is gone",
         "A connection that ends does not let go of its engine streams.",
-        Edit("connection.bridge:Bridge.run", "link.stream.abort()", "link.backlog.end()"),
+        Edit("connection.bridge:Bridge.run", "voice.abort()", "pass"),
         finding="slots are left of nobody",
     ),
     Bug(
         "abort forgotten",
         "A cancel ends the utterance, and the engine goes on with it.",
-        Edit("connection.bridge:Bridge.tell", "link.stream.abort()", "pass"),
+        Edit("connection.bridge:Bridge._step", "living.abort()", "pass"),
         finding="slots are left of nobody",
     ),
     Bug(
         "end of the audio not passed on",
         "A final commit does not reach the engine.",
-        Edit("connection.bridge:Bridge.tell", "link.stream.finish()", "pass"),
-        finding="reason_code='engine_stalled'",
+        Edit("connection.voice:Voice._do", "link.stream.finish()", "pass"),
+        finding="P11",
     ),
     Bug(
         "outbox without bounds",
         "What waits for a client that does not read has no limit.",
         Edit("connection.wiring:open_wiring", "(OUTBOUND_EVENTS)", "(10**9)"),
         finding="P3: more than one step waits",
-    ),
-    Bug(
-        "audio dropped",
-        "Audio that comes while the backlog is full is thrown away.",
-        Edit(
-            "connection.bridge:Bridge.tell",
-            "                        link.stream.feed(audio)",
-            "                        link.backlog.full or link.stream.feed(audio)",
-        ),
-        finding="P11",
     ),
     Bug(
         "no back-pressure",
@@ -63,9 +53,9 @@ CONNECTION_BUGS: Final = (
         "idle timer fed by the engine",
         "The engine's progress without text counts as activity.",
         Edit(
-            "connection.bridge:Bridge._downlink",
-            "await self.tell(_translate(key, event))",
-            "self._activity.touch(); await self.tell(_translate(key, event))",
+            "connection.voice:Voice._downlink",
+            "await self._tell(self._hear(number, link, event))",
+            "self._desk.activity.touch(); await self._tell(self._hear(number, link, event))",
         ),
         finding="it is idle",
     ),
@@ -73,12 +63,6 @@ CONNECTION_BUGS: Final = (
         "idle timer off",
         "Who says nothing stays.",
         Edit("connection.idle:run", "if not timeout:", "if True:"),
-        finding="it is idle",
-    ),
-    Bug(
-        "duration timer off",
-        "A connection may grow as old as it likes.",
-        Edit("connection.duration:run", "if not max_duration:", "if True:"),
         finding="it is idle",
     ),
     Bug(
@@ -161,12 +145,6 @@ CONNECTION_BUGS: Final = (
         "The Close frame comes without the event that says why.",
         Edit("protocol.session:Session._close", "Emit(farewell(*ids, close)), ", ""),
         finding="P17",
-    ),
-    Bug(
-        "bad messages not counted",
-        "Who sends rubbish may go on for ever.",
-        Edit("protocol.session:Session._bad", "self.bad_messages += 1", "pass"),
-        finding="too many bad messages",
     ),
     Bug(
         "late audio is an error",
