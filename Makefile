@@ -31,8 +31,8 @@ demo: $(VENV)/.demo ## Speech to text on this machine, no GPU needed; ONCE=1 exi
 serve: $(VENV)/.demo ## Run the server with the settings of the environment and of .env, if there is one
 	@$(BIN)/voxtral-actors serve $(if $(wildcard .env),--env-file .env)
 
-test: $(VENV)/.dev ## Run the tests; ARGS='-k p18' narrows them
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: $(VENV)/.dev ## Run the tests, two at a time; ARGS='-k p18' narrows them, ARGS='-n 0' runs one at a time
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.done ## Run the tests of the vLLM engine on this CPU; 3 GB and ten minutes
 	@$(VLLM_BIN)/python -m pytest -q -o faulthandler_timeout=600 tests/vllm $(ARGS)
