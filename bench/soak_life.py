@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 
 import attrs
@@ -19,7 +20,7 @@ from tests.engine.script import FRAME_BYTES, speech, transcript
 from tests.server.server_process import ServerProcess
 from tests.server.wire_client import Client
 from voxtral_actors.groups import describe
-from voxtral_actors.protocol.events import Cancelled, Done, SessionEnd
+from voxtral_actors.protocol.events import Cancelled, Done, Event, SessionEnd
 
 STEP_S = 0.08
 LONGEST_S = 8.0
@@ -99,31 +100,31 @@ class Person:
     async def say(self) -> None:
         """An utterance, to its last word."""
         self._happened["utterances"] += 1
-        name, pcm = next(self._names), self._words()
-
-        async def speak() -> None:
-            await self._speak(name, pcm)
-            await self._client.finish(name)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(speak)
-            text, last = await self._client.transcript(name)
+        pcm = self._words()
+        text, last = await self._utter(pcm, self._client.finish)
         assert isinstance(last, Done), last
         assert text == transcript(pcm), "a wrong text"
 
     async def cancel(self) -> None:
         self._happened["cancels"] += 1
-        name, pcm = next(self._names), self._words()
+        pcm = self._words()
+        text, last = await self._utter(pcm, partial(self._client.say, "cancel"))
+        assert isinstance(last, Cancelled), last
+        assert transcript(pcm).startswith(text), "a wrong text"
+
+    async def _utter(
+        self, pcm: bytes, stop: Callable[[str], Awaitable[object]]
+    ) -> tuple[str, Event]:
+        """Say this, then `stop` it; the text that came of it, and its end."""
+        name = next(self._names)
 
         async def speak() -> None:
             await self._speak(name, pcm)
-            await self._client.say("cancel", name)
+            await stop(name)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(speak)
-            text, last = await self._client.transcript(name)
-        assert isinstance(last, Cancelled), last
-        assert transcript(pcm).startswith(text), "a wrong text"
+            return await self._client.transcript(name)
 
     async def barge_in(self) -> None:
         """Speak, and start anew in the middle of it."""

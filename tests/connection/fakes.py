@@ -72,6 +72,8 @@ class Connection:
     transport: FakeTransport
     house: House
     outcomes: list[Outcome] = attrs.field(factory=list)
+    drain_share: float = 0.0
+    """When its turn is in a drain; 0 is at once."""
     may_break: bool = False
     """The test breaks an actor, so the connection may end in a bug."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -82,8 +84,8 @@ class Connection:
             try:
                 await supervisor.serve(
                     self.transport, engine, info, settings, d,
-                    session_id=SERVER_ID, created=1_700_000_000, figures=self.house.figures,
-                    ended=self.outcomes.append,
+                    session_id=SERVER_ID, created=1_700_000_000, drain_share=self.drain_share,
+                    figures=self.house.figures, ended=self.outcomes.append,
                 )  # fmt: skip
             finally:
                 self._over.set()
@@ -110,10 +112,12 @@ class House:
         return self.scripted.streams
 
     @asynccontextmanager
-    async def connect(self, **changes: Any) -> AsyncIterator[Connection]:
+    async def connect(
+        self, *, drain_share: float = 0.0, **changes: Any
+    ) -> AsyncIterator[Connection]:
         info = await self.engine.wait_ready()
         transport = FakeTransport()
-        connection = Connection(transport.client, transport, self)
+        connection = Connection(transport.client, transport, self, drain_share=drain_share)
         settings = make_settings(**changes)
         arguments = self.engine, info, settings, self.drain
         self.nursery.start_soon(connection.serve, *arguments)  # noqa: ASYNC113 - a test waits

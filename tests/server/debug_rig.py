@@ -64,7 +64,7 @@ class Rig:
                 task_status.started(seat)
 
             arguments = service.engine, info, service.settings, service.drain
-            ids: dict[str, Any] = {"session_id": name, "created": 0}
+            ids: dict[str, Any] = {"session_id": name, "created": 0, "drain_share": 0.0}
             await supervisor.serve(
                 transport,
                 *arguments,

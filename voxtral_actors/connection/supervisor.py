@@ -75,15 +75,17 @@ async def serve(
     *,
     session_id: str,
     created: int,
+    drain_share: float,
     figures: UtteranceFigures,
     ended: Callable[[Outcome], None],
     show: Callable[[Tree], object] = lambda _: None,
 ) -> None:
     """Serve one accepted connection to its end, and report to `ended` how that came about.
 
-    `info` is what the engine said at admission, `created` the Unix time in seconds. When this is
-    cancelled from outside, the tree is torn down and `Cancelled` goes on. In every case the engine
-    streams are let go, and `ended` is called exactly once. `show` gets the tree, to be looked at.
+    `info` is what the engine said at admission, `created` the Unix time in seconds, `drain_share`
+    a random number from 0 to 1 (see `drain`). When this is cancelled from outside, the tree is torn
+    down and `Cancelled` goes on. In every case the engine streams are let go, and `ended` is called
+    exactly once. `show` gets the tree, to be looked at.
     """
     wires = open_wiring()
     activity = Activity()
@@ -117,7 +119,7 @@ async def serve(
                 start(bridge.run, wires.admitted_recv)
                 start(idle.run, bridge, activity, settings.idle_timeout_s)
                 start(duration.run, bridge, settings.max_duration_s, settings.close_grace_s)
-                start(drain.run, bridge, drain_wish, settings.close_grace_s)
+                start(drain.run, bridge, drain_wish, drain_share, settings.close_grace_s)
         await _last_words(transport, session, closes)
     except* Exception as group:  # a bug in an actor: this connection's end, nobody else's
         log.exception("connection.bug", session_id=session_id, error=describe(group))

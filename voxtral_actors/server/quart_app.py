@@ -149,7 +149,8 @@ async def _serve(service: Service) -> None:
         websocket.headers, websocket.args, websocket.requested_subprotocols
     )
     chosen = SUBPROTOCOL if SUBPROTOCOL in websocket.requested_subprotocols else None
-    session_id = f"sess-{uuid.uuid4().hex}"
+    number = uuid.uuid4()
+    session_id = f"sess-{number.hex}"
     transport = QuartTransport(wire)
     with service.admission.admit(credentials) as verdict:
         if isinstance(verdict, Close):
@@ -172,6 +173,7 @@ async def _serve(service: Service) -> None:
                 service.drain,
                 session_id=session_id,
                 created=int(time.time()),
+                drain_share=number.int / 2**128,  # as random as the name
                 figures=service.utterances,
                 ended=outcomes.append,
                 show=seat.show,
