@@ -37,8 +37,8 @@ test: $(VENV)/.dev ## Run the tests, two at a time; ARGS='-k p18' narrows them, 
 test-vllm: $(VLLM_VENV)/.done ## Run the tests of the vLLM engine on this CPU; 3 GB and ten minutes
 	@$(VLLM_BIN)/python -m pytest -q -o faulthandler_timeout=600 tests/vllm $(ARGS)
 
-chaos: $(VENV)/.dev ## 2000 storms on a simulated network; SEEDS=n for another number, SEED=n for one and its trace
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
+chaos: $(VENV)/.dev ## 2000 storms on a simulated network; SEEDS=n for another number, SEED=n for one and its trace; REAL=1 attacks real processes instead and cuts at every step
+	@$(BIN)/python -m $(if $(filter-out 0 no false,$(REAL)),pytest -q -m chaos tests/chaos $(ARGS),tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)))
 
 bench: $(VENV)/.bench $(VLLM_VENV)/.done ## Measure speed: tables, charts and JSON into bench/results, in a quarter of an hour
 	@$(BIN)/python -m bench.web_tier
@@ -48,7 +48,7 @@ bench: $(VENV)/.bench $(VLLM_VENV)/.done ## Measure speed: tables, charts and JS
 test-browser: $(BROWSER_VENV)/.done ## Run the tests of the page in Chromium; CHROMIUM=path names another than that on the PATH
 	@$(if $(CHROMIUM),CHROMIUM='$(CHROMIUM)') $(BROWSER_BIN)/python -m pytest -q tests/browser $(ARGS)
 
-test-deploy: $(VENV)/.deploy ## Run the tests of config/ on the programs it is for: prometheus, haproxy, systemd and kubectl have to be installed
+test-deploy: $(VENV)/.deploy ## Run the tests of config/ on the programs it is for: prometheus, haproxy, systemd, kubectl and sox have to be installed
 	@DEPLOY_TOOLS=required $(BIN)/python -m pytest -q tests/deploy $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting and types

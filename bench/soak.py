@@ -109,7 +109,7 @@ def waited_s(pid: int) -> float:
 
 
 async def look(server: ServerProcess, began: float) -> Sample:
-    raw = await figures(server)
+    raw = await whole_figures(server)
     return Sample(
         at_s=trio.current_time() - began,
         rss=raw["process_resident_memory_bytes"] / MB,

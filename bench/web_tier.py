@@ -37,6 +37,9 @@ from bench.web_tier_servers import OURS, SERVERS, open_counters
 
 RESULT = figures.RESULTS / "web_tier.json"
 KINDS = ("text", "binary")
+LEAST_BUSY = 0.8
+"""Share of a core: a server that computes less than this had to wait for the load, or for a core.
+Then more messages come alone than at full load, and each is dearer."""
 MOST = 8192
 """Connections at once, at most."""
 
@@ -70,8 +73,8 @@ def running(name: str, *, answer: bool) -> Iterator[Feeder]:
             yield Feeder(server, open_counters(path), answer=answer)
 
 
-def compare(size: Size, *, answer: bool) -> dict[str, dict[str, list[float]]]:
-    """kind -> server -> microseconds a message, one figure a round."""
+def compare(size: Size, busy: list[float], *, answer: bool) -> dict[str, dict[str, list[float]]]:
+    """kind -> server -> microseconds a message, one figure a round; `busy` is as in `Feeder`."""
     costs: dict[str, dict[str, list[float]]] = {kind: {n: [] for n in SERVERS} for kind in KINDS}
     with ExitStack() as stack:
         feeders = [stack.enter_context(running(name, answer=answer)) for name in SERVERS]
@@ -82,10 +85,11 @@ def compare(size: Size, *, answer: bool) -> dict[str, dict[str, list[float]]]:
             for kind in KINDS:
                 for feeder in feeders:
                     costs[kind][feeder.server.name].append(feeder.cost(kind, size.messages))
+        busy += [share for feeder in feeders for share in feeder.busy]
     return costs
 
 
-def growth(size: Size) -> dict[str, dict[int, list[float]]]:
+def growth(size: Size, busy: list[float]) -> dict[str, dict[int, list[float]]]:
     """kind -> connections -> microseconds a message of ours, one figure a round."""
     costs: dict[str, dict[int, list[float]]] = {k: {n: [] for n in size.growth} for k in KINDS}
     with running(OURS, answer=False) as feeder:
@@ -96,6 +100,7 @@ def growth(size: Size) -> dict[str, dict[int, list[float]]]:
                     costs[kind][connections].append(feeder.cost(kind, size.messages))
                 feeder.close()
                 time.sleep(0.5)  # for the server to notice
+        busy += feeder.busy
     return costs
 
 
@@ -142,8 +147,9 @@ def report(size: Size) -> dict[str, Any]:
         ),
         "size": attrs.asdict(size),
     }  # fmt: skip
+    busy: dict[str, list[float]] = {"swallowed": [], "answered": [], "growth": []}
     for name, answer in (("swallowed", False), ("answered", True)):
-        costs = compare(size, answer=answer)
+        costs = compare(size, busy[name], answer=answer)
         print(show_comparison(name, costs), end="\n\n", flush=True)
         found[name] = {
             kind: {
@@ -156,7 +162,7 @@ def report(size: Size) -> dict[str, Any]:
             }
             for kind, by_server in costs.items()
         }
-    grown = growth(size)
+    grown = growth(size, busy["growth"])
     print(show_growth(grown), end="\n\n", flush=True)
     first, last = size.growth[0], size.growth[-1]
     found["growth"] = {
@@ -168,7 +174,16 @@ def report(size: Size) -> dict[str, Any]:
     }
     found["idle"] = idle(size.idle)
     print("idle connections:", {k: round(v, 3) for k, v in found["idle"].items()})
+    found["server_busy"] = {name: Spread.of(shares) for name, shares in busy.items()}
+    for name, shares in busy.items():
+        print(show_busy(name, shares))
     return found
+
+
+def show_busy(name: str, shares: list[float]) -> str:
+    idle = sum(share < LEAST_BUSY for share in shares)
+    limit = f"; in {idle} of {len(shares)} the load, or the machine, was the limit" if idle else ""
+    return f"{name}: the server computed {Spread.of(shares).show(2)} of the time{limit}"
 
 
 def show_comparison(name: str, costs: dict[str, dict[str, list[float]]]) -> str:

@@ -34,6 +34,9 @@ class Feeder:
         self._counters = counters
         self._answer = answer
         self._sockets: list[RawWebSocket] = []
+        self.busy: list[float] = []
+        """Of each measurement the share of a core that the server had. It takes the whole of it
+        unless the load is too slow, or the machine has no core for it."""
 
     def connect(self, connections: int) -> None:
         ours = self.server.name == OURS
@@ -64,9 +67,11 @@ class Feeder:
         frames = [_audio_frame(kind, number) for number in range(len(self._sockets))]
         loop = self._answered if self._answer else self._swallowed
         loop(frames, min(WARM_UP, messages))
-        before = cpu_seconds(self.server.pid)
+        started, before = time.monotonic(), cpu_seconds(self.server.pid)
         sent = loop(frames, messages)
-        return 1e6 * (cpu_seconds(self.server.pid) - before) / sent
+        used = cpu_seconds(self.server.pid) - before
+        self.busy.append(used / (time.monotonic() - started))
+        return 1e6 * used / sent
 
     def _swallowed(self, frames: Sequence[bytes], messages: int) -> int:
         """Send until `messages` are out, each when the connection's last one has been counted."""

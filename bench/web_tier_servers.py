@@ -140,6 +140,7 @@ def uvicorn_websockets(port: int, counters: Counters, *, answer: bool) -> None:
         log_level="error",
         backlog=4096,
         ws_per_message_deflate=False,
+        ws_ping_interval=None,  # the load reads no pings, and would be cut after 40 s
     )
 
 

@@ -92,5 +92,7 @@ async def main(path: str, url: str, key: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Which recording? python examples/asyncio_user.py FILE")
     url = os.environ.get("VOXTRAL_URL", "ws://127.0.0.1:8000/ws")
     asyncio.run(main(sys.argv[1], url, os.environ["VOXTRAL_API_KEY"]))

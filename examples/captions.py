@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import trio
 
 from voxtral_actors.client import Reconnect, Revised, connect, feed
-from voxtral_actors.client.microphone import Microphone, load_sounddevice
+from voxtral_actors.client.microphone import Microphone, MicrophoneError, load_sounddevice
 from voxtral_actors.protocol.events import Cancelled, Delta, Error
 
 
@@ -47,5 +47,7 @@ if __name__ == "__main__":
     url = os.environ.get("VOXTRAL_URL", "ws://127.0.0.1:8000/ws")
     try:
         trio.run(captions, url, os.environ["VOXTRAL_API_KEY"], load_sounddevice(), sys.stdout)
+    except* MicrophoneError as group:
+        sys.exit(str(group.exceptions[0]))
     except* KeyboardInterrupt:
         print()

@@ -20,5 +20,7 @@ async def transcribe(path: str, url: str, key: str) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Which recording? python examples/transcribe_file.py FILE")
     url = os.environ.get("VOXTRAL_URL", "ws://127.0.0.1:8000/ws")
     print(trio.run(transcribe, sys.argv[1], url, os.environ["VOXTRAL_API_KEY"]))

@@ -61,5 +61,7 @@ async def converse(files: list[str], url: str, key: str, answer: Answer = answer
 
 
 if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit("Which recordings? python examples/voice_agent.py FILE...")
     url = os.environ.get("VOXTRAL_URL", "ws://127.0.0.1:8000/ws")
     trio.run(converse, sys.argv[1:], url, os.environ["VOXTRAL_API_KEY"])

@@ -105,9 +105,15 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "hypercorn": ("server.wire", "server.websocket_stream", "server.listener"),
     "quart": ("server.quart_app",),
     "quart_trio": ("server.quart_app",),
-    # One file for the server process; the others are loaded by vLLM into processes of its own.
-    "vllm": ("engine.vllm_library", "engine.vllm_plugin", "engine.vllm_worker"),
-    "torch": ("engine.vllm_library",),
+    # Two files for the server process; the others are loaded by vLLM into processes of its own.
+    "vllm": (
+        "engine.vllm_library",
+        "engine.vllm_request",
+        "engine.vllm_plugin",
+        "engine.vllm_worker",
+    ),
+    "torch": ("engine.vllm_library", "engine.vllm_request"),
+    "zmq": ("engine.vllm_line",),
     "psutil": ("engine.vllm_processes", "engine.vllm_worker"),
     "huggingface_hub": ("engine.snapshot",),
     "asyncio": (
@@ -116,6 +122,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         # Engines that live in the loop thread.
         "engine.vllm_realtime",
         "engine.vllm_session",
+        "engine.vllm_line",
         "engine.vllm_processes",
     ),
     "pocketsphinx": ("engine.sphinx_worker",),
@@ -123,7 +130,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "click": ("cli", "lazy", "client.cli", "client.showing", "demo.run", "planning.cli"),
     "dotenv": ("cli",),
     "cattrs": ("setting_types",),
-    "msgspec": ("protocol.codec", "client", "settings", "setting_types"),
+    "msgspec": ("protocol.codec", "client", "settings", "setting_types", "engine.vllm_request"),
     "pybase64": ("protocol.codec", "client"),
 }
 

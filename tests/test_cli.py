@@ -63,6 +63,7 @@ def test_the_help_lists_every_command_with_a_line() -> None:
     assert names == [
         "check-config",
         "demo",
+        "drain",
         "fetch",
         "listen",
         "plan",
@@ -73,7 +74,7 @@ def test_the_help_lists_every_command_with_a_line() -> None:
     assert all(len(line.split()) > 2 for line in listed if line)
 
 
-@pytest.mark.parametrize("command", ["serve", "check-config", "demo", "fetch"])
+@pytest.mark.parametrize("command", ["serve", "check-config", "demo", "drain", "fetch"])
 def test_each_help_has_an_example(command: str) -> None:
     assert f"voxtral-actors {command}" in run(command, "--help").output.partition("Example")[2]
 

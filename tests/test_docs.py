@@ -123,4 +123,5 @@ def test_no_block_is_left_out() -> None:
         ("docs/architecture.md", "python"): 1,
         ("docs/architecture.md", "toml"): 1,
         ("docs/architecture.md", "sh"): 2,
+        ("examples/README.md", "sh"): 1,  # run in `test_readme_commands.py`
     }

@@ -30,7 +30,9 @@ async def scraped(server: Served) -> list[Metric]:
     """Every family of our own, each with a sample."""
     service = server.running.service
     service.outcomes["normal", "end"] += 1
-    service.utterances.given_up["budget"] += 1
+    told = service.utterances
+    for counts in (told.given_up, told.ended, told.replays, told.segments):
+        counts["some"] += 1
     service.admission.refused["at_capacity"] += 1
     server.running.listener._ended["closed"] += 1
     body = (await server.http("/metrics")).body.decode()

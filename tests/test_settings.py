@@ -37,6 +37,8 @@ DEFAULTS = {
     "WS_MAX_AUDIO_BACKLOG_S": "30",
     "WS_BACKPRESSURE_TIMEOUT_S": "30",
     "VOXTRAL_REPLAY_BUDGET_S": "60",
+    "VOXTRAL_SEGMENT_S": "",
+    "VOXTRAL_MUTE_S": "8",
     "WS_WRITE_DEADLINE_S": "10",
     "WS_CLOSE_GRACE_S": "5",
     "WS_MAX_BAD_MESSAGES": "100",
@@ -157,6 +159,9 @@ def test_secrets_are_the_keys_and_the_hub_token() -> None:
         ("VLLM_ENFORCE_EAGER", "1", "enforce_eager", True),
         ("VLLM_ENFORCE_EAGER", "off", "enforce_eager", False),
         ("VOXTRAL_PORT", "0", "port", 0),
+        ("VOXTRAL_SEGMENT_S", "0", "segment_s", 0.0),
+        ("VOXTRAL_SEGMENT_S", "5", "segment_s", 5.0),
+        ("VOXTRAL_MUTE_S", "0", "mute_s", 0.0),
         ("VOXTRAL_TRANSCRIPTION_DELAY_MS", "2400", "transcription_delay_ms", 2400),
         ("WS_ALLOWED_ORIGINS", "*", "allowed_origins", ("*",)),
         ("WS_ALLOWED_ORIGINS", "app://-", "allowed_origins", ("app://-",)),
@@ -198,6 +203,10 @@ ORIGINS = "origins as scheme://host or scheme://host:port, or *, separated by co
         ("WS_IDLE_TIMEOUT_S", "-1", SECONDS_0),
         ("WS_MESSAGE_WINDOW_SECONDS", "0", SECONDS),
         ("WS_MAX_BAD_MESSAGES", "-1", WHOLE_0),
+        ("VOXTRAL_SEGMENT_S", "4.9", "0, or a number of seconds, 5 or more"),
+        ("VOXTRAL_SEGMENT_S", "-300", "0, or a number of seconds, 5 or more"),
+        ("VOXTRAL_MUTE_S", "1", "0, or a number of seconds from 2 to 30"),
+        ("VOXTRAL_MUTE_S", "31", "0, or a number of seconds from 2 to 30"),
         ("WS_MAX_MESSAGE_BYTES", "1023", "a whole number from 1024 to 67108864"),
         ("HF_ENDPOINT", "huggingface.co", ADDRESS),
         ("HF_ENDPOINT", "https://", ADDRESS),
@@ -283,6 +292,7 @@ def test_names_of_other_programs_are_theirs() -> None:
         "HF_HOME": "/x",
         "PATH": "/bin",
         "WSL_DISTRO_NAME": "x",
+        "VOXTRAL_URL": "ws://127.0.0.1:8000/ws",  # the client's
     }
 
     assert load(REQUIRED | others) == load(REQUIRED)

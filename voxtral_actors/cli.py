@@ -56,6 +56,7 @@ def main() -> None:
     Run a server:     voxtral-actors serve --help
     Get the model:    voxtral-actors fetch --help
     Use a server:     voxtral-actors transcribe --help
+    Choose a machine: voxtral-actors plan --help
     Watch a server:   voxtral-actors top --help
     """
 
@@ -86,12 +87,45 @@ def serve(context: click.Context, env_file: Path | None) -> None:
 
     On SIGTERM it takes no new clients, lets utterances finish for VOXTRAL_DRAIN_TIMEOUT_S at most,
     and exits with 0. A second signal ends it at once; then it exits with 130 (Ctrl-C) or 143.
+    `voxtral-actors drain` gives utterances all the time they need.
     """
     settings = _settings(env_file)
     logs.configure(settings.log_level, settings.log_format, settings.secrets)
     from voxtral_actors.server import app
 
     context.exit(app.main(settings))
+
+
+@main.command()
+@click.option("--pid", type=click.IntRange(min=1), required=True, help="The server's process.")
+@click.option(
+    "--within",
+    "within_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Wait for so long at most; the drain goes on.  [default: until the server has ended]",
+)
+def drain(pid: int, within_s: float | None) -> None:
+    """Let a server on this machine finish its utterances and end, without a deadline.
+
+    It is not ready any more at once and takes no new clients; sessions are closed as their
+    utterances finish, however long those are, and then it exits with 0. SIGTERM sets a deadline
+    to that, as always. This command sends SIGUSR2, and waits until the server has ended.
+
+    \b
+    Examples:
+      voxtral-actors drain --pid 1                   in the server's container
+      voxtral-actors drain --pid 1 --within 600      before an orchestrator sends SIGTERM
+
+    Exits with 0 if the server has ended, 1 if it was not told or still runs, 2 if the command line
+    is wrong.
+    """
+    from voxtral_actors.server import draining
+
+    try:
+        draining.drain(pid, within_s)
+    except draining.NotDrainedError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command("check-config")

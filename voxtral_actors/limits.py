@@ -1,4 +1,5 @@
-"""Every buffer size, timeout and cap that is not a setting, each with its reason.
+"""Every buffer size, timeout and cap that is not a setting, each with its reason; those of the
+embedded engine are beside it, in `engine.sphinx_limits`.
 
 A number that an operator may want to change is in `settings.py`; a number that follows from how
 the parts fit together is here. "[guess]" marks a value that nothing measured stands behind yet.
@@ -99,6 +100,10 @@ nobody, and is given up and restarted. A healthy one takes a step of about 80 ms
 ENGINE_STOP_S: Final = 5.0
 """How long the engine may take to stop by itself before it is left behind by force."""
 
+ROLL_SPARE_SHARE: Final = 16
+"""One spare stream for so many slots, for utterances that roll: the old stream needs about a second
+for its last words, once in five minutes. Many that roll at once wait for one another."""
+
 RETRY_AFTER_ENGINE_S: Final = 5.0
 """Retry advice while the engine starts: about a tenth of a start of vLLM, so that clients come
 back soon after it is up and not all at once."""
@@ -172,69 +177,22 @@ process itself has open."""
 STOP_RESERVE_S: Final = CLOSE_HANDSHAKE_S + ENGINE_STOP_S
 """The part of VOXTRAL_DRAIN_TIMEOUT_S kept for what comes after the last session."""
 
+DRAIN_SPREAD_S: Final = 5.0
+"""From the first connection that a drain lets go to the last one that says nothing: a thousand
+clients come back at two hundred a second, and long before the deadline. [guess]"""
+
+DRAIN_SPREAD_SHARE: Final = 0.25
+"""Of a short drain the spread takes so much; the rest is for utterances to finish."""
+
+DRAIN_LOOK_S: Final = 0.1
+"""Between two looks at whether a server that was told to drain is gone: nobody who waits for
+minutes misses a tenth of a second."""
+
 LISTEN_BACKLOG: Final = 1024
 """Connections the kernel holds while the process is busy; the kernel lowers it to somaxconn."""
 
 LAST_WORDS_S: Final = 1.0
 """The supervisor's shielded last error and Close when an actor failed: a bound, not a wait."""
-
-# --- Embedded engine ---------------------------------------------------------------------------
-
-SPHINX_WARM: Final = 2
-"""Workers that wait for a stream, and how many start at the same time. One start takes about half
-a second of one core; two cover an utterance that follows at once upon another."""
-
-SPHINX_SLOTS_A_CONNECTION: Final = 2
-"""One utterance that is spoken and one that is being finalised: overlap must not need luck."""
-
-SPHINX_START_S: Final = 30.0
-"""From the start of a worker to its first word. Half a second on an idle machine; the rest is for
-one that starts many things at once on a slow disk."""
-
-SPHINX_RETRY_S: Final = 1.0
-"""Pause after a worker that could not start: a machine out of memory needs a moment."""
-
-SPHINX_REAP_S: Final = 2.0
-"""A killed worker is gone within milliseconds; only one stuck in the kernel is not, and nobody can
-help that, so it is left to the kernel."""
-
-SPHINX_PIECE_BYTES: Final = SAMPLE_RATE * BYTES_PER_SAMPLE // 10
-"""Audio in one message to a worker: 100 ms, so that progress shows in small steps."""
-
-SPHINX_PROGRESS_SAMPLES: Final = SAMPLE_RATE * 80 // 1000
-"""A worker reports progress when at least this much is new: the step of Voxtral, so that both
-engines cause the same number of events."""
-
-SPHINX_MAX_TEXT_BYTES: Final = 64 * 1024
-"""Text of one event of a worker. A segment lasts `SPHINX_SEGMENT_MAX_FRAMES`, in which nobody says
-a hundredth of it: a larger length is garbage."""
-
-SPHINX_FRAME_S: Final = 0.03
-"""Frame of the voice detector; it takes 10, 20 or 30 ms and is most reliable with the longest."""
-
-SPHINX_VAD_MODE: Final = 2
-"""Strictness of the voice detector, 0 to 3. The laxer ones take background noise for speech."""
-
-SPHINX_VOTES: Final = 15
-SPHINX_START_VOTES: Final = 7
-SPHINX_END_VOTES: Final = 1
-"""A segment starts when 7 of the last 15 frames (450 ms) are speech, which a short "yes" reaches,
-and ends when at most one is: shorter pauses are inside a sentence, whose words need each other."""
-
-SPHINX_TAIL_VOTES: Final = 3
-"""At the end of the stream this much speech is enough: 90 ms, where a click is shorter."""
-
-SPHINX_PREROLL_FRAMES: Final = 25
-"""Frames before the start of a segment that belong to it: the votes' 15 and 300 ms more, for the
-soft first sounds that the detector misses."""
-
-SPHINX_SEGMENT_LONG_FRAMES: Final = 333
-SPHINX_LULL_FRAMES: Final = 3
-"""After 10 s without a pause a lull of 90 ms ends the segment, so that text comes out."""
-
-SPHINX_SEGMENT_MAX_FRAMES: Final = 667
-"""After 20 s the segment ends wherever it is, perhaps inside a word: text must come, and the
-decoder's memory grows with the segment."""
 
 # --- vLLM --------------------------------------------------------------------------------------
 

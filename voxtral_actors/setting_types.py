@@ -71,6 +71,13 @@ Port: TypeAlias = Annotated[int, between(0, 65535, "a whole number")]
 Seconds: TypeAlias = Annotated[float, at_least(0.001, "a number of seconds")]
 LongSeconds: TypeAlias = Annotated[float, at_least(1, "a number of seconds")]
 SecondsOrOff: TypeAlias = Annotated[float, at_least(0, "a number of seconds")]
+SegmentSeconds: TypeAlias = Annotated[
+    float, Allowed("0, or a number of seconds, 5 or more", lambda value: value == 0 or value >= 5)
+]
+MuteSeconds: TypeAlias = Annotated[
+    float,
+    Allowed("0, or a number of seconds from 2 to 30", lambda value: value == 0 or 2 <= value <= 30),
+]
 Delay: TypeAlias = Annotated[
     int,
     Allowed("a multiple of 80 from 80 to 2400", lambda ms: 80 <= ms <= 2400 and ms % 80 == 0),

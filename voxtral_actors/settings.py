@@ -30,6 +30,7 @@ LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]
 
 OWN_PREFIXES = ("WS_", "VOXTRAL_")
+CLIENT_NAMES = {"VOXTRAL_URL"}  # for `transcribe`, `listen` and `top`, in the same shell perhaps
 
 # What Kubernetes adds to every container for a service whose name begins like our prefixes.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_\d+_(TCP|UDP))?(_\w+)?$")
@@ -134,6 +135,15 @@ class Settings:
         "VOXTRAL_REPLAY_BUDGET_S",
         "Lost engine: utterances wait so long to be heard again; 0: end in an error.",
         60.0,
+    )
+    segment_s: kinds.SegmentSeconds | None = setting(
+        "VOXTRAL_SEGMENT_S",
+        "Length of an utterance's engine streams, ended in a pause; 0: one for all; unset: 300 with"
+        " vllm, 0 with sphinx.",
+        None,
+    )
+    mute_s: kinds.MuteSeconds = setting(
+        "VOXTRAL_MUTE_S", "Speech without any text that brings a new stream, in vllm; 0: off.", 8.0
     )
     write_deadline_s: kinds.Seconds = setting(
         "WS_WRITE_DEADLINE_S", "Client does not take a message for this long: close 4008.", 10.0
@@ -253,7 +263,7 @@ def _unknown(env: Mapping[str, str], known: set[str]) -> Iterator[str]:
     # A misspelt name may have lost its prefix or got another one, so both forms are compared.
     names = {form: name for name in known for form in (name, name.partition("_")[2])}
     for name in sorted(env):
-        if name in known or not name.upper().startswith(OWN_PREFIXES):
+        if name in known | CLIENT_NAMES or not name.upper().startswith(OWN_PREFIXES):
             continue
         if _SERVICE_LINK.search(name):
             hint = "Kubernetes adds it for a service: set enableServiceLinks: false in the pod."

@@ -21,9 +21,23 @@ from tests.chaos.world import READINESS_S, World
 from tests.connection.client import ABOUT_A_MESSAGE
 from tests.engine.scripted import NEVER, transcript
 from voxtral_actors.connection.losses import MAX_LOSSES_AT_A_PLACE
-from voxtral_actors.limits import MAX_TAILS, SAMPLE_RATE
+from voxtral_actors.limits import (
+    DRAIN_SPREAD_S,
+    DRAIN_SPREAD_SHARE,
+    MAX_TAILS,
+    SAMPLE_RATE,
+    STOP_RESERVE_S,
+)
 from voxtral_actors.protocol.closing import Close
-from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error, Event, SessionEnd
+from voxtral_actors.protocol.events import (
+    Cancelled,
+    Delta,
+    Done,
+    Error,
+    Event,
+    SessionCreated,
+    SessionEnd,
+)
 
 LATE_S = 0.6
 """On a slower network the server may give a client up before it has heard why."""
@@ -58,6 +72,9 @@ def client(world: World, story: Story) -> None:
     for at, event in zip(story.peer.heard_at, story.peer.client.heard, strict=False):
         if event.request_id in story.said:
             _judge_event(world, story, story.said[event.request_id], event, at)
+    for name in story.said:
+        unlost = world.engine.replaced(name) and not world.engine.can_lose(name)
+        complain(f"P15 {name}: another stream, and none was lost", holds=not unlost)
     _ends(world, story, close)
 
 
@@ -96,9 +113,10 @@ def _due(world: World, story: Story, close: Close) -> bool:
             return world.engine.was_down(peer.opened_at)
         case Close.IDLE:
             quiet = peer.ended_at - peer.last_said_at
-            # A server that stops closes who says nothing at once, and not for saying nothing.
+            # A server that stops closes who says nothing at its turn, and not for saying nothing.
             kept = (
-                not story.said and peer.ended_at > world.stopped_at + 1 + 2 * story.toxics.delay_s
+                not story.said
+                and peer.ended_at > _turn(world, story) + 1 + 2 * story.toxics.delay_s
             )
             return 0 < settings.idle_timeout_s <= quiet + ROUNDING_S and not kept
         case Close.MAX_DURATION:
@@ -127,6 +145,8 @@ def _farewell(world: World, story: Story, close: Close) -> None:
 
 
 def _judge_event(world: World, story: Story, said: Said, event: Event, at: float) -> None:
+    late = _turn(world, story) < said.started_at and isinstance(event, Delta | Done)
+    world.require(f"P16 {said.name}: started after the stop", holds=not late)
     match event:
         case Delta():
             heard = event.audio_ms * SAMPLE_RATE // 1000
@@ -135,8 +155,6 @@ def _judge_event(world: World, story: Story, said: Said, event: Event, at: float
                 holds=heard <= samples(said.pcm),
             )
         case Done():
-            late = world.stopped_at < said.started_at
-            world.require(f"P16 {said.name}: started after the stop", holds=not late)
             _judge_text(world, story, said, event, at)
         case Cancelled() | Error() if is_terminal(event):
             world.require(
@@ -225,14 +243,33 @@ def _ends(world: World, story: Story, close: Close | None) -> None:
     # What was said behind the server's own end has no answer; everything before it has.
     right = all(ended) if close is Close.NORMAL else ended == sorted(ended, reverse=True)
     world.require(f"P11 {story.name}: {close.name}, and {ended}", holds=right)
+    if close is not Close.TOO_BIG:
+        # Whoever has had a stream was known to the server.
+        told = all(story.terminal(s) for s in story.said.values() if world.engine.tries[s.name])
+        world.require(f"P11 {story.name}: {close.name} without the end of a stream", holds=told)
+
+
+def _turn(world: World, story: Story) -> float:
+    """When a server that stops comes to this session; its name says where in the spread that is."""
+    created = next((e for e in story.peer.client.heard if isinstance(e, SessionCreated)), None)
+    if created is None:
+        return world.stopped_at
+    whole = world.settings.drain_timeout_s
+    left = max(whole - STOP_RESERVE_S, whole / 2)
+    share = int(created.id.removeprefix("sess-"), 16) / 2**128
+    return world.stopped_at + share * min(DRAIN_SPREAD_S, DRAIN_SPREAD_SHARE * left)
 
 
 def _farewell_in_time(world: World, story: Story) -> None:
-    """P16: who has had all of its text is closed at once when the server stops."""
+    """P16: whoever has had all of its text is closed at its turn when the server stops."""
+    turn = _turn(world, story)
+    world.require(
+        f"P16 {story.name}: closed before its turn", holds=turn <= story.peer.ended_at + ROUNDING_S
+    )
     ends = [story.terminal(said) for said in story.said.values()]
     # One that was refused for the stop never was there to be waited for.
     last = [end[0] for end in ends if end and getattr(end[1], "reason_code", "") != "draining"]
-    due = max(world.stopped_at, story.peer.opened_at, *last) + 1 + 2 * story.toxics.delay_s
+    due = max(turn, story.peer.opened_at, *last) + 1 + 2 * story.toxics.delay_s
     world.require(
         f"P16 {story.name}: still open, and all is said",
         holds=story.peer.ended_at <= due or not all(ends) or story.deaf,

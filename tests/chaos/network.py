@@ -87,7 +87,6 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is receiving")
         self._receiving = True
         try:
-            await trio.lowlevel.checkpoint()
             return await self._inbound.receive(max_bytes or 65_536)
         finally:
             self._receiving = False

@@ -40,6 +40,8 @@ class Pipe:
         self.crc = 0
         """Checksum of what was read; with `read`, all that a trace needs of it."""
         self.reader_closed = self.writer_closed = False
+        self.read_out_at = NEVER
+        """When the reader found the end, EOF or reset."""
 
     @property
     def unread(self) -> bool:
@@ -97,6 +99,8 @@ class Pipe:
         self._changed.unpark_all()
 
     async def receive(self, max_bytes: int) -> bytes:
+        if self._pieces and self._pieces[0][0] <= trio.current_time():
+            await trio.lowlevel.checkpoint()  # else the wait is one
         while True:
             self._link.pass_time()
             if self.reader_closed:
@@ -105,8 +109,10 @@ class Pipe:
             if arrival > trio.current_time():
                 await self._wait(arrival)
             elif piece is Mark.EOF:
+                self.read_out_at = min(self.read_out_at, trio.current_time())
                 return b""  # and again at each later call
             elif piece is Mark.RESET:
+                self.read_out_at = min(self.read_out_at, trio.current_time())
                 self._link.reset()
                 raise trio.BrokenResourceError
             else:

@@ -39,6 +39,36 @@ async def speaker(story: Story) -> None:
     await goodbye(story)
 
 
+WORDY_S = 9
+"""A lecturer says more than this in each utterance that is heard to its end."""
+
+
+async def lecturer(story: Story) -> None:
+    """Speaks for long, as people do: with pauses. Now and then starts over or thinks better."""
+    rng = story.rng
+    for _ in range(rng.randint(1, 3)):
+        story.start()
+        pace, said = rng.choice((0, 0.3, 1, 1)), 0.0
+        while said < WORDY_S or rng.random() < 0.7:
+            length, pause = rng.choice((0.7, 1.5, 2.5)), rng.choice((0.1, 0.9, 1.3))
+            await story.speak(length, pace=pace)
+            story.hush(pause)
+            await trio.sleep(pause * pace)
+            said += length
+            if said > WORDY_S / 2 and rng.random() < 0.04:
+                break
+        else:
+            story.finalise()
+            if rng.random() < 0.7:
+                await story.settle()
+            continue
+        if (active := story.active) is not None and rng.random() < 0.5:
+            story.cancel(active)
+    if story.active:
+        story.cancel(story.active)
+    await goodbye(story)
+
+
 async def goodbye(story: Story) -> None:
     await story.settle()
     story.end()
@@ -121,12 +151,20 @@ def _asked(story: Story) -> str:
 
 
 async def until_timed_out(story: Story, slack_s: float) -> None:
-    settings = story.peer.world.settings
-    limits = [
-        settings.idle_timeout_s or math.inf,
-        settings.max_duration_s + settings.close_grace_s if settings.max_duration_s else math.inf,
-    ]
-    await story.wait_closed(min(limits) + slack_s, "it is idle")
+    """Wait for the close by idleness or age. A wait for the engine is activity when it begins and
+    when it ends; nobody gets younger by it."""
+    settings, engine = story.peer.world.settings, story.peer.world.engine
+    idle_s, age_s = settings.idle_timeout_s or math.inf, settings.max_duration_s or math.inf
+    quiet_since = trio.current_time() + story.peer.unsent_s
+    oldest = quiet_since + age_s + settings.close_grace_s
+    while True:
+        idle = quiet_since + idle_s
+        await trio.sleep_until(min(idle, oldest) + slack_s)
+        stirred = max((engine.stirred(name) for name in story.said), default=-math.inf)
+        if oldest <= idle or stirred <= quiet_since:
+            break
+        quiet_since = stirred
+    await story.wait_closed(0, "it is idle")
 
 
 async def talker(story: Story) -> None:

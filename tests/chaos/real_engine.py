@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.engine.script import Part, Script
 from tests.engine.scripted import Scripted, ScriptedBackend
 from voxtral_actors.engine.port import StreamSpec
-from voxtral_actors.limits import SPHINX_SLOTS_A_CONNECTION
+from voxtral_actors.engine.sphinx_limits import SLOTS_A_CONNECTION
 from voxtral_actors.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ class Forgetful(Scripted):
 def scripted(settings: Settings) -> ScriptedBackend:
     """A healthy engine. SIGUSR1 collects the garbage of its process: what is left is held."""
     signal.signal(signal.SIGUSR1, lambda *_: gc.collect())
-    slots = settings.max_connections * SPHINX_SLOTS_A_CONNECTION
+    slots = settings.max_connections * SLOTS_A_CONNECTION
     return Forgetful(Script(slots=slots)).backend()
 
 

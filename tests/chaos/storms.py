@@ -8,64 +8,24 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import attrs
 import trio
 
 from tests.chaos import plans, toxics, visitors
 from tests.chaos.engine import Quirks
-from tests.chaos.toxics import CLEAN, Toxics
+from tests.chaos.guests import Guest, Storm, guests
+from tests.chaos.storms_long import rolls, ruts
 from tests.chaos.trace import Trace
-from tests.chaos.visitors import Call, Visit
+from tests.chaos.visitors import Call
 from tests.chaos.world import ROOMY, World, open_world, simulate
 from tests.engine.scripted import NEVER, Script, random_script
 
 LONGEST_FRAMES = 160
 """Of any utterance that a plan says."""
-
-
-@attrs.frozen
-class Guest:
-    """One visitor: when it comes, what it does, through which network."""
-
-    at_s: float
-    visit: Visit
-    toxics: Toxics = CLEAN
-
-
-@attrs.frozen(kw_only=True)
-class Storm:
-    """One schedule."""
-
-    kind: str
-    guests: Sequence[Guest]
-    env: dict[str, str] = attrs.field(factory=dict)
-    script: Script = ROOMY
-    streams: Callable[[int], Script] | tuple[Script, ...] = ()
-    quirks: Callable[[int], Quirks] = lambda _: Quirks()
-    go_at_s: float = 1.0
-    """When those act who act all at once."""
-    kills_at_s: tuple[float, ...] = ()
-    """When the engine is killed."""
-    stop_at_s: float = NEVER
-    """When the server is stopped; else after everybody has left."""
-    step_s: float = 0.0
-    """The longest that any stream needs for a frame."""
-
-
-def _guests(
-    rng: random.Random,
-    count: int,
-    cast: Sequence[Visit],
-    network: Callable[[random.Random], Toxics],
-    within_s: float,
-) -> list[Guest]:
-    return [
-        Guest(rng.choice((0, rng.uniform(0, within_s))), rng.choice(cast), network(rng))
-        for _ in range(count)
-    ]
 
 
 POLITE = [visitors.client(plan) for plan in (plans.speaker, plans.barger, plans.pinger)]
@@ -85,7 +45,7 @@ def calm(rng: random.Random) -> Storm:
     step_s = rng.choice((0, 0.01, 0.08))
     return Storm(
         kind="calm",
-        guests=_guests(rng, rng.randint(2, 8), cast, toxics.gentle, 3),
+        guests=guests(rng, rng.randint(2, 8), cast, toxics.gentle, 3),
         env={
             "WS_MAX_AUDIO_BACKLOG_S": rng.choice(("1", "4", "30")),
             "WS_MAX_MESSAGES_PER_WINDOW": "40",  # nobody needs more but the hasty
@@ -102,7 +62,7 @@ def cancels(rng: random.Random) -> Storm:
     quirks = [Quirks(twice=rng.random() < 0.3) for _ in range(9)]
     return Storm(
         kind="cancels",
-        guests=_guests(rng, rng.randint(4, 14), cast, toxics.gentle, 1),
+        guests=guests(rng, rng.randint(4, 14), cast, toxics.gentle, 1),
         script=attrs.evolve(
             ROOMY,
             step_s=rng.choice((0, 0.05)),
@@ -120,7 +80,7 @@ def barge_ins(rng: random.Random) -> Storm:
     barger = visitors.client(plans.barger)
     return Storm(
         kind="barge-ins",
-        guests=_guests(rng, rng.randint(3, 10), [barger, barger, *POLITE], toxics.gentle, 2),
+        guests=guests(rng, rng.randint(3, 10), [barger, barger, *POLITE], toxics.gentle, 2),
         script=Script(
             slots=rng.choice((2, 4, 64)),
             step_s=rng.choice((0, 0.02)),
@@ -144,7 +104,7 @@ def timeouts(rng: random.Random) -> Storm:
     ]  # fmt: skip
     return Storm(
         kind="timeouts",
-        guests=_guests(rng, rng.randint(3, 9), cast, toxics.gentle, rng.choice((0, 2))),
+        guests=guests(rng, rng.randint(3, 9), cast, toxics.gentle, rng.choice((0, 2))),
         env={
             "WS_IDLE_TIMEOUT_S": f"{moment}",
             "WS_MAX_CONNECTION_DURATION_S": rng.choice((f"{moment}", "0", "20")),
@@ -167,7 +127,7 @@ def connects(rng: random.Random) -> Storm:
     ]  # fmt: skip
     return Storm(
         kind="connects",
-        guests=_guests(
+        guests=guests(
             rng,
             rng.randint(8, 24),
             cast,
@@ -191,7 +151,7 @@ def deaths(rng: random.Random) -> Storm:
     cast = [*POLITE, visitors.client(plans.canceller), visitors.prober]
     return Storm(
         kind="deaths",
-        guests=_guests(rng, rng.randint(3, 10), cast, toxics.gentle, 8),
+        guests=guests(rng, rng.randint(3, 10), cast, toxics.gentle, 8),
         script=script,
         kills_at_s=tuple(rng.uniform(0, 12) for _ in range(rng.randint(1, 4))),
         step_s=0.05,
@@ -211,7 +171,7 @@ def mixed(rng: random.Random) -> Storm:
     ]  # fmt: skip
     return Storm(
         kind="mixed",
-        guests=_guests(rng, rng.randint(4, 12), cast, partial(toxics.any_toxics, life_s=10), 6),
+        guests=guests(rng, rng.randint(4, 12), cast, partial(toxics.any_toxics, life_s=10), 6),
         env={
             "MAX_CONCURRENT_CONNECTIONS": rng.choice(("3", "64")),
             "WS_IDLE_TIMEOUT_S": rng.choice(("20", "150")),
@@ -230,15 +190,20 @@ def mixed(rng: random.Random) -> Storm:
     )
 
 
-KINDS: tuple[Callable[[random.Random], Storm], ...] = (
+Kind: TypeAlias = Callable[[random.Random], Storm]
+KINDS: tuple[Kind, ...] = (
     mixed, cancels, barge_ins, timeouts, connects, deaths, calm,
 )  # fmt: skip
+IN_TURN: dict[Kind, tuple[Kind, ...]] = {calm: (calm, rolls, ruts)}
+"""Those that share a place with others: the kind of a seed does not change when there are more."""
 PATIENCE_S = 3.0
 
 
 def storm(seed: int) -> Storm:
     """The schedule of a seed."""
-    drawn = KINDS[seed % len(KINDS)](random.Random(f"{seed}/storm"))
+    kind = KINDS[seed % len(KINDS)]
+    sharing = IN_TURN.get(kind, (kind,))
+    drawn = sharing[seed // len(KINDS) % len(sharing)](random.Random(f"{seed}/storm"))
     env = {"WS_BACKPRESSURE_TIMEOUT_S": f"{PATIENCE_S}", "WS_MAX_MESSAGE_BYTES": "65536"}
     return attrs.evolve(drawn, env={**env, **drawn.env})
 
@@ -248,7 +213,7 @@ async def play(seed: int, traces: list[Trace]) -> None:
     it = storm(seed)
     # Each stall in a queue has its patience, each life of the engine its start.
     limit_s = LONGEST_FRAMES * it.step_s + 4 * PATIENCE_S + 60
-    world_of = open_world(seed, it.script, it.streams, it.quirks, **it.env)
+    world_of = open_world(seed, it.script, it.streams, it.quirks, it.part(), **it.env)
     async with world_of as world:
         traces.append(world.trace)
         world.trace.add("world", f"{it.kind} {it.env} {it.script}")

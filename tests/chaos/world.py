@@ -37,7 +37,7 @@ from tests.chaos.seeding import same_every_time
 from tests.chaos.toxics import CLEAN, Toxics
 from tests.chaos.trace import Trace
 from tests.connection import fakes
-from tests.engine.scripted import Script, Scripted
+from tests.engine.scripted import Part, Script, Scripted
 from tests.server.wire_client import KEY
 from voxtral_actors import limits
 from voxtral_actors.engine.actor import EngineActor
@@ -56,6 +56,8 @@ RESTART_S = 3 * limits.ENGINE_RESTART_MAX_S
 LOOK_S = 0.5
 """Between two looks at what must hold at every moment. Virtual, and still not for nothing."""
 READINESS_S = 1.0
+DEPARTURE_S = limits.LAST_WORDS_S + 1.0
+"""From the end of what a client sent to the end of its connection."""
 LIFE_S = 3600.0
 """Virtual time for all of a world: what hangs ends as a failure, with the tasks' tracebacks."""
 ROOMY = Script(slots=64)
@@ -144,12 +146,17 @@ class World:
             self.require("P15: ready without an engine", holds=service.status != "ready")
         most = self.settings.max_connections
         self.require("P5: too many connections", holds=0 <= admission.open <= most)
-        slots = 2 * self.scripted.script.slots
+        script = self.scripted.script
+        slots = 2 * (script.slots + script.spare)
         self.require("P5: too many slots", holds=0 <= figures.slots_taken <= slots)
         for seat in service.roster.seats():
             if (tree := seat.tree) is not None:
                 unserved = tree.unserved(tree.bridge.statistics())
                 self.require(f"P5: {unserved} streams without an utterance", holds=not unserved)
+        for link in self.network.links:
+            gone = link.upward.read_out_at + DEPARTURE_S < now
+            left = f"P5: the client of link {link.number} has left, and its socket is kept"
+            self.require(left, holds=not gone or link.downward.writer_closed)
         for wires in fakes.WIRINGS:
             outbound = wires.outbound_recv.statistics()
             self.require(
@@ -216,6 +223,7 @@ async def open_world(
     script: Script = ROOMY,
     streams: Callable[[int], Script] | tuple[Script, ...] = (),
     quirks: Callable[[int], Quirks] = lambda _: Quirks(),
+    part: Callable[[Script, str], Part] = Part,
     **env: str,
 ) -> AsyncIterator[World]:
     """A server that accepts connections; `env` are settings by their variable.
@@ -230,14 +238,13 @@ async def open_world(
         **env,
     })  # fmt: skip
     network, trace = Network(seed), Trace()
-    scripted = Scripted(script, streams)
+    scripted = Scripted(script, streams, part)
     most_waiting = settings.max_audio_backlog_s * limits.SAMPLE_RATE + settings.max_message_bytes
 
     def complain(problem: str) -> None:
         world.complain(problem)
 
-    most_replayed = settings.replay_budget_s * limits.SAMPLE_RATE
-    engine = ChaosEngine(scripted, quirks, int(most_waiting), int(most_replayed), complain)
+    engine = ChaosEngine(scripted, quirks, int(most_waiting), settings.replay_budget_s, complain)
     actor = EngineActor(engine.backend)
 
     async def listeners(_host: str, _port: int) -> list[MemoryListener]:

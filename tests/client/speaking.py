@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import attrs
 import trio
 
 from tests.client.stub import CREATED, Peer
+from tests.engine.script import FRAME_BYTES, speech, transcript
+from tests.server.wire_client import KEY
 from voxtral_actors.client import (
     Reconnect,
     Revised,
+    Session,
+    Statistics,
     Utterance,
     UtteranceEvent,
+    connect,
 )
 from voxtral_actors.protocol.commands import Finalise, Start
 from voxtral_actors.protocol.events import Delta, Done, Usage
@@ -34,6 +40,46 @@ def text_of(events: list[UtteranceEvent]) -> str:
             case _:
                 pass
     return shown
+
+
+@attrs.define
+class Speaker:
+    """Speaks one utterance after the other, until it is told to stop."""
+
+    seed: int
+    reconnect: Reconnect
+    pace_s: float = 0.01
+    """Between two frames of 80 ms."""
+    said: list[tuple[str, str, str]] = attrs.field(factory=list)
+    """What must be heard, what was told on the way, and what the end said."""
+    statistics: Statistics | None = None
+
+    async def run(self, url: str, stop: trio.Event, frames: int) -> None:
+        async with connect(url, api_key=KEY, reconnect=self.reconnect) as session:
+            while not stop.is_set():
+                await self._speak(session, speech(frames * 0.08, seed=self.seed + len(self.said)))
+            self.statistics = session.statistics()
+
+    async def _speak(self, session: Session, audio: bytes) -> None:
+        async def send() -> None:
+            for start in range(0, len(audio), FRAME_BYTES):
+                await utterance.send(audio[start : start + FRAME_BYTES])
+                await trio.sleep(self.pace_s)
+            await utterance.finish()
+
+        async with session.utterance() as utterance, trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            events = [event async for event in utterance]
+            text = await utterance.text()
+        self.said.append((transcript(audio), text_of(events), text))
+
+    def assert_heard_rightly(self, *, reconnects: int) -> None:
+        """Every word once, over so many connections at least."""
+        assert self.said
+        for expected, told, ended in self.said:
+            assert told == ended == expected
+        assert self.statistics is not None
+        assert self.statistics.reconnects >= reconnects
 
 
 async def dies_after(peer: Peer, *said: str, seconds: float = 1) -> None:

@@ -37,13 +37,15 @@ def speech(tmp_path: Path) -> Path:
     return path
 
 
-async def run(command: str, *arguments: str | Path, key: str | None = KEY) -> Result:
+async def run(
+    command: str, *arguments: str | Path, key: str | None = KEY, url: str | None = None
+) -> Result:
     """A command in a thread of this process, where it gets no signals."""
     invoke = partial(
         CliRunner().invoke,
         getattr(cli, command),
         [str(argument) for argument in arguments],
-        env={"VOXTRAL_API_KEY": key},
+        env={"VOXTRAL_API_KEY": key, "VOXTRAL_URL": url},
     )
     return await trio.to_thread.run_sync(invoke)
 
@@ -175,7 +177,7 @@ async def test_a_lost_connection_fails_its_file_and_not_the_next(speech: Path) -
 
     with trio.fail_after(LIMIT_S):
         async with serving(script) as stub:
-            result = await run("transcribe", "--fast", "--url", stub.url, speech, speech)
+            result = await run("transcribe", "--fast", speech, speech, url=stub.url)
         assert result.exit_code == 1
         assert result.stdout == "half\none two 0.5\n"
         assert "closed with 1012 shutting_down" in result.stderr

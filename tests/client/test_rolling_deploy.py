@@ -14,11 +14,11 @@ import attrs
 import pytest
 import trio
 
-from tests.client.speaking import text_of
-from tests.engine.scripted import FRAME_BYTES, Script, speech, transcript
+from tests.client.speaking import Speaker
+from tests.engine.scripted import Script
 from tests.server.harness import serving, until
-from tests.server.wire_client import KEY, LINGER_ZERO
-from voxtral_actors.client import Reconnect, Session, Statistics, connect
+from tests.server.wire_client import LINGER_ZERO
+from voxtral_actors.client import Reconnect
 
 LIMIT_S = 40
 SOON = Reconnect(first_pause_s=0.1)
@@ -77,41 +77,12 @@ async def proxy(target: int) -> AsyncGenerator[Proxy]:
         nursery.cancel_scope.cancel()
 
 
-@attrs.define
-class Speaker:
-    """Speaks one utterance after the other, until it is told to stop."""
-
-    seed: int
-    said: list[tuple[str, str, str]] = attrs.field(factory=list)
-    """What must be heard, what was told on the way, and what the end said."""
-    statistics: Statistics | None = None
-
-    async def run(self, url: str, stop: trio.Event, frames: int) -> None:
-        async with connect(url, api_key=KEY, reconnect=SOON) as session:
-            while not stop.is_set():
-                await self._speak(session, speech(frames * 0.08, seed=self.seed + len(self.said)))
-            self.statistics = session.statistics()
-
-    async def _speak(self, session: Session, audio: bytes) -> None:
-        async def send() -> None:
-            for start in range(0, len(audio), FRAME_BYTES):
-                await utterance.send(audio[start : start + FRAME_BYTES])
-                await trio.sleep(0.01)
-            await utterance.finish()
-
-        async with session.utterance() as utterance, trio.open_nursery() as nursery:
-            nursery.start_soon(send)
-            events = [event async for event in utterance]
-            text = await utterance.text()
-        self.said.append((transcript(audio), text_of(events), text))
-
-
 @pytest.mark.parametrize("frames", [20, 120], ids=["short utterances", "longer than the drain"])
 async def test_p16_a_rolling_deploy_loses_nothing(frames: int) -> None:
     """Utterances that end within the drain finish there; longer ones are handed over."""
     script = Script(slots=16)
     drained = {"VOXTRAL_DRAIN_TIMEOUT_S": "1", "WS_CLOSE_GRACE_S": "0.5"}
-    speakers = [Speaker(100 * number) for number in range(3)]
+    speakers = [Speaker(100 * number, SOON) for number in range(3)]
     with trio.fail_after(LIMIT_S):
         async with (
             serving(script, **drained) as old,
@@ -135,8 +106,4 @@ async def test_p16_a_rolling_deploy_loses_nothing(frames: int) -> None:
             stop.set()
 
     for speaker in speakers:
-        assert speaker.said
-        for expected, told, ended in speaker.said:
-            assert told == ended == expected
-        assert speaker.statistics is not None
-        assert speaker.statistics.reconnects >= 2
+        speaker.assert_heard_rightly(reconnects=2)

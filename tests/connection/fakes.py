@@ -143,9 +143,11 @@ class House:
 
 
 @asynccontextmanager
-async def house(script: Script = HEALTHY, streams: Any = ()) -> AsyncIterator[House]:
+async def house(
+    script: Script = HEALTHY, streams: Any = (), part: Any = Part
+) -> AsyncIterator[House]:
     """A running engine; see `Scripted` for the arguments."""
-    scripted = Scripted(script, streams)
+    scripted = Scripted(script, streams, part)
     engine = EngineActor(scripted.backend)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -159,10 +161,10 @@ async def house(script: Script = HEALTHY, streams: Any = ()) -> AsyncIterator[Ho
 
 @asynccontextmanager
 async def connected(
-    script: Script = HEALTHY, streams: Any = (), **changes: Any
+    script: Script = HEALTHY, streams: Any = (), part: Any = Part, **changes: Any
 ) -> AsyncIterator[Connection]:
     """One connection in a house of its own; `changes` are settings."""
-    async with house(script, streams) as here, here.connect(**changes) as connection:
+    async with house(script, streams, part) as here, here.connect(**changes) as connection:
         yield connection
 
 

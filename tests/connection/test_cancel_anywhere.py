@@ -11,12 +11,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+import attrs
 import pytest
 import trio
 from trio.abc import Instrument
 
 from tests.connection.fakes import Connection, connected, simulate
-from tests.engine.scripted import Script, speech
+from tests.connection.speakers import LIVE, listening
+from tests.engine.scripted import Part, Script, speech
+from tests.utterance.hearing import audio_of, sentence
 from voxtral_actors.connection import drain, duration, idle, reader, writer
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.limiter import Limiter
@@ -80,11 +83,33 @@ async def bereavement(connection: Connection) -> None:
     await trio.sleep(1)
 
 
+async def rolling(connection: Connection) -> None:
+    """Two rolls, the second of an utterance that is finished in the middle of it."""
+    connection.client.start("a")
+    for at in range(0, len(SPOKEN), len(SPOKEN) // 8):
+        connection.client.audio(SPOKEN[at : at + len(SPOKEN) // 8])
+        await trio.sleep(1)
+    connection.client.finalise("a")
+    await trio.sleep(4)
+
+
+SPEECH = sentence(26, silence=2)
+SPOKEN = audio_of(SPEECH)
+ENGINES: dict[Talk, tuple[Script, Callable[[Script, str], Part], dict[str, float]]] = {
+    rolling: (
+        attrs.evolve(LIVE, step_s=0.08, release_after_s=0.05),
+        listening(SPEECH),
+        {"segment_s": 3.0, "max_audio_backlog_s": 4},
+    )
+}
+"""What a conversation needs that is no other one's."""
+
+
 async def play(instrument: CutAt, actor: str | None, talk: Talk = conversation) -> None:
     """One run. With `actor` that one's scope is cut, else the connection's."""
-    async with connected(
-        Script(step_s=0.08, release_after_s=0.05), max_audio_backlog_s=1, write_deadline_s=9
-    ) as connection:
+    usual = Script(step_s=0.08, release_after_s=0.05), Part, {"max_audio_backlog_s": 1.0}
+    script, part, settings = ENGINES.get(talk, usual)
+    async with connected(script, part=part, write_deadline_s=9, **settings) as connection:
         connection.may_break = actor is not None
         instrument.cut = SCOPES[actor].cancel if actor else connection.scope.cancel
         with trio.move_on_after(20):
@@ -145,6 +170,10 @@ def test_p5_the_loss_of_an_engine_is_cut_at_any_step(
     SCOPES["reopen"] = trio.CancelScope()
     monkeypatch.setattr(Voice, "_reopen", scoped("reopen", Voice._reopen))
     assert runs(actor, talk=bereavement) > 80
+
+
+def test_p5_p13_an_utterance_that_rolls_is_cut_at_any_step() -> None:
+    assert runs(talk=rolling) > 300
 
 
 @pytest.mark.parametrize("actor", ACTORS)

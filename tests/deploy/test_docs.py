@@ -1,8 +1,8 @@
 """docs/deployment.md and docs/operations.md: the commands work, and the guide has everything.
 
-A block of commands that begins with `# Needs …` is for a machine that this one is not, and is only
-parsed. All others are run, in one folder for each page that holds what the repository holds, beside
-a server on another port than the one that the page names.
+A block of commands that begins with `# Needs …` is for a machine that this one is not: see
+`test_docs_elsewhere.py`. All others are run, in one folder for each page that holds what the
+repository holds, beside a server on another port than the one that the page names.
 """
 
 from __future__ import annotations
@@ -68,12 +68,6 @@ async def test_the_commands_of_the_page_work(page: str, tmp_path: Path) -> None:
             address = f"127.0.0.1:{await server.port()}"
             for block in here:
                 await bash(block.replace("127.0.0.1:8000", address), tmp_path)
-
-
-@pytest.mark.parametrize("page", PAGES)
-async def test_the_commands_for_elsewhere_can_be_parsed(page: str, tmp_path: Path) -> None:
-    for block in blocks(page):
-        await bash(f"shopt -so noexec\n{block}", tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)

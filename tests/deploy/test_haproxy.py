@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from tests.deploy.tools import CONFIG, judged, program
+from tests.deploy.balancer import FILE, TEXT, haproxy
+from tests.deploy.tools import judged, program
 from tests.server.harness import request
-from tests.server.server_process import ServerProcess, server_process
+from tests.server.server_process import server_process
 from tests.server.wire_client import KEY, Client, websocket
-from tests.server.wire_helpers import HOST
 from voxtral_actors import limits
 from voxtral_actors.protocol.events import Delta, Done, Error, SessionCreated
 from voxtral_actors.settings import load
 
-FILE = CONFIG / "haproxy" / "haproxy.cfg"
-TEXT = FILE.read_text("utf-8")
 SILENCE = bytes(32_000)
 UNITS = {"s": 1, "m": 60}
 
@@ -47,48 +43,6 @@ def test_its_timeouts_are_longer_than_what_the_server_lets_pass() -> None:
     assert seconds("timeout tunnel") > limits.PEER_SILENCE_S > limits.PING_INTERVAL_S
     assert seconds("timeout http-request") <= limits.HANDSHAKE_S
     assert seconds("hard-stop-after") >= settings.max_duration_s
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
-def moved(port: int, *replicas: int) -> str:
-    """The file with other addresses, and for a machine that allows fewer open files."""
-    text = TEXT
-    changes = {"bind :80": f"bind {HOST}:{port}", "maxconn 20000": "maxconn 100"}
-    for number, replica in enumerate(replicas, 1):
-        changes[f"10.0.0.1{number}:8000"] = f"{HOST}:{replica}"
-    for old, new in changes.items():
-        assert text.count(f"{old}\n") == 1
-        text = text.replace(f"{old}\n", f"{new}\n")
-    return text
-
-
-@asynccontextmanager
-async def haproxy(folder: Path, *replicas: ServerProcess) -> AsyncIterator[int]:
-    """HAProxy in front of the replicas; the port on which it listens."""
-    port = free_port()
-    file = folder / "haproxy.cfg"
-    file.write_text(moved(port, *[await replica.port() for replica in replicas]))
-    process = await trio.lowlevel.open_process(
-        [program("haproxy"), "-db", "-f", file], stdout=subprocess.DEVNULL
-    )
-    try:
-        while True:
-            try:
-                if (await request(port, "/readyz")).status == 200:
-                    break
-            except OSError:  # it does not listen yet, and nobody says when
-                assert process.returncode is None, "HAProxy did not start"
-            await trio.sleep(0.05)
-        yield port
-    finally:
-        process.kill()
-        with trio.move_on_after(5, shield=True):
-            await process.wait()
 
 
 @asynccontextmanager
@@ -124,9 +78,9 @@ async def test_p16_behind_haproxy_a_drain_moves_new_clients_and_cuts_nobody(tmp_
             await old.said("engine.ready")
             await new.said("engine.ready")
             async with (
-                haproxy(tmp_path, old, new) as port,
-                session(port) as one,
-                session(port) as other,
+                haproxy(tmp_path, await old.port(), await new.port()) as balancer,
+                session(balancer.port) as one,
+                session(balancer.port) as other,
             ):
                 staying, leaving = sorted((one, other), key=home, reverse=True)
                 assert (home(leaving), home(staying)) == (1, 2)
@@ -137,7 +91,7 @@ async def test_p16_behind_haproxy_a_drain_moves_new_clients_and_cuts_nobody(tmp_
 
                 old.signal(signal.SIGTERM)
                 await old.said("server.draining")
-                async with session(port) as third, session(port) as fourth:
+                async with session(balancer.port) as third, session(balancer.port) as fourth:
                     assert (home(third), home(fourth)) == (2, 2)
 
                     await finish(leaving)
@@ -148,7 +102,7 @@ async def test_p16_behind_haproxy_a_drain_moves_new_clients_and_cuts_nobody(tmp_
                     await finish(staying)
                     for client in (staying, third, fourth):
                         await client.alive()
-                async with session(port) as late:
+                async with session(balancer.port) as late:
                     assert home(late) == 2
 
 
@@ -167,8 +121,24 @@ async def test_haproxy_lets_nobody_outside_to_the_figures(tmp_path: Path) -> Non
     with trio.fail_after(30):
         async with server_process() as server:
             await server.said("engine.ready")
-            async with haproxy(tmp_path, server, server) as port:
+            here = await server.port()
+            async with haproxy(tmp_path, here, here) as balancer:
+                port = balancer.port
                 for path in ("/metrics", "/debug/actors"):
                     assert (await request(port, path)).status == 404
                 assert (await request(port, "/healthz")).status == 200
                 assert (await request(port, "/")).status == 200
+
+
+async def test_a_client_can_be_found_in_both_logs(tmp_path: Path) -> None:
+    program("haproxy")
+    with trio.fail_after(30):
+        async with server_process() as server:
+            await server.said("engine.ready")
+            here = await server.port()
+            async with haproxy(tmp_path, here, here) as balancer, session(balancer.port) as client:
+                await client.close()
+                peer = (await server.said("connection.ended"))["peer"]
+                line = await balancer.said(" /ws")
+                assert f" {peer} " in line
+                assert KEY not in line

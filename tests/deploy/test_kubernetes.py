@@ -86,12 +86,22 @@ def test_every_manifest_is_in_the_kustomization_and_the_keys_are_in_no_repositor
 
 
 def test_p16_a_pod_has_time_to_leave_the_service_and_to_drain() -> None:
-    _, pause = container()["lifecycle"]["preStop"]["exec"]["command"]
-    needed = float(pause) + settings().drain_timeout_s
+    shell, flag, script = container()["lifecycle"]["preStop"]["exec"]["command"]
+    pause, patience = re.fullmatch(
+        r"sleep (\d+); exec voxtral-actors drain --pid 1 --within (\d+)", script
+    ).groups()  # type: ignore[union-attr]
+    needed = float(pause) + float(patience) + settings().drain_timeout_s
 
+    assert (shell, flag) == ("sh", "-c")
     assert pod()["terminationGracePeriodSeconds"] >= needed + 10
     probe = container()["readinessProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] < float(pause)
+
+
+def test_the_first_process_of_the_container_passes_signals_on() -> None:
+    """`drain --pid 1` speaks to it, and means the server."""
+    image = (CONFIG / "docker" / "Dockerfile").read_text("utf-8")
+    assert 'ENTRYPOINT ["tini", "--", "voxtral-actors"]\n' in image
 
 
 def test_the_probes_ask_what_the_server_answers() -> None:

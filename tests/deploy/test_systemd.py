@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 from tests.deploy.tools import CONFIG, judged
-from voxtral_actors.cli import WRONG_SETTINGS
+from voxtral_actors.cli import WRONG_SETTINGS, main
 from voxtral_actors.settings import load
 
 UNIT = CONFIG / "systemd" / "voxtral-actors.service"
-COMMAND = "/opt/voxtral-actors/venv/bin/voxtral-actors serve"
+PROGRAM = "/opt/voxtral-actors/venv/bin/voxtral-actors"
 EXPOSED_AT_MOST = 30
 """In tenths, as `systemd-analyze security` rates it: 0 is shut off, 100 is unprotected."""
 
@@ -28,9 +29,9 @@ def service() -> dict[str, str]:
 def test_systemd_knows_every_setting_and_value_of_the_unit(tmp_path: Path) -> None:
     """It looks for the program as well, so it is given one that exists."""
     text = UNIT.read_text("utf-8")
-    assert f"ExecStart={COMMAND}\n" in text
+    assert f"ExecStart={PROGRAM} serve\n" in text
     here = tmp_path / UNIT.name
-    here.write_text(text.replace(f"ExecStart={COMMAND}", f"ExecStart={sys.executable} -m voxtral"))
+    here.write_text(text.replace(PROGRAM, f"{sys.executable} -m voxtral_actors"))
 
     assert judged("systemd-analyze", "verify", "--man=no", here) == ""
 
@@ -42,8 +43,12 @@ def test_it_is_closed_to_what_the_server_does_not_need() -> None:
 def test_p16_a_stop_takes_as_long_as_a_drain_and_goes_to_the_server_alone() -> None:
     settings = load({"VOXTRAL_API_KEY": "any", "MAX_CONCURRENT_CONNECTIONS": "1"})
     stop = service()
+    program, *command = shlex.split(stop["ExecStop"])
+    patient = main.commands["drain"].make_context("drain", [*command[1:-1], "1"])
 
-    assert float(stop["TimeoutStopSec"]) >= settings.drain_timeout_s + 10
+    assert (program, command[0], command[-1]) == (f"-{PROGRAM}", "drain", "$MAINPID")
+    for needed in (settings.drain_timeout_s, patient.params["within_s"]):
+        assert float(stop["TimeoutStopSec"]) >= needed + 10
     assert (stop["KillSignal"], stop["KillMode"]) == ("SIGTERM", "mixed")
 
 

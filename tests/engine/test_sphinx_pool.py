@@ -12,6 +12,7 @@ import trio
 
 from tests.engine.sphinx_harness import SECOND, Recorded, children, running
 from voxtral_actors import limits
+from voxtral_actors.engine import sphinx_limits
 from voxtral_actors.engine.port import EngineInfo, Failed, Finished, Progress, Text
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.sphinx import SphinxBackend, create
@@ -67,7 +68,7 @@ async def test_info_says_what_serves_and_that_it_is_not_for_production() -> None
     with trio.fail_after(15):
         info = await start(SphinxBackend(create(settings)._slots, script(ECHO)))
     assert (info.name, info.model) == ("sphinx", "pocketsphinx-en-us")
-    assert info.slots == 7 * limits.SPHINX_SLOTS_A_CONNECTION
+    assert info.slots == 7 * sphinx_limits.SLOTS_A_CONNECTION
     assert "production" in info.note
 
 
@@ -92,7 +93,7 @@ def test_missing_pocketsphinx_says_what_to_install(monkeypatch: pytest.MonkeyPat
 async def test_backend_whose_first_worker_cannot_start_does_not_start(
     command: list[str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "SPHINX_START_S", 1.0)
+    monkeypatch.setattr(sphinx_limits, "START_S", 1.0)
     backend = SphinxBackend(1, command)
     with trio.fail_after(10), pytest.raises(WorkerLostError, match=says):
         await backend.run(task_status=trio.TASK_STATUS_IGNORED)
@@ -118,7 +119,7 @@ async def test_worker_that_dies_or_sends_garbage_fails_its_stream(code: str) -> 
     with trio.fail_after(10):
         async with running(SphinxBackend(1, script('say(b"R")\n' + code))) as backend:
             heard = Recorded(backend)
-            heard.stream.feed(SECOND[: limits.SPHINX_PIECE_BYTES])
+            heard.stream.feed(SECOND[: sphinx_limits.PIECE_BYTES])
             (*before, last) = await heard.all()
     assert isinstance(last, Failed)
     assert (last.reason_code, last.retryable) == ("engine_stream_lost", True)
@@ -142,18 +143,18 @@ async def test_stream_that_finds_no_worker_hears_why_one_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first workers start, later ones do not; the backend lives on and tries again."""
-    monkeypatch.setattr(limits, "SPHINX_RETRY_S", 0.01)
+    monkeypatch.setattr(sphinx_limits, "RETRY_S", 0.01)
     broken = tmp_path / "broken"
     code = f"if os.path.exists({str(broken)!r}): sys.exit(1)\n{ECHO}"
     with trio.fail_after(15):
         async with running(SphinxBackend(9, script(code))) as backend:
-            held = [Recorded(backend) for _ in range(limits.SPHINX_WARM)]
+            held = [Recorded(backend) for _ in range(sphinx_limits.WARM)]
             for stream in held:
                 stream.feed(SECOND)
                 await stream.until(Progress)
             broken.touch()
             # Workers that were warm by then serve some of these; who gets them is not ordered.
-            others = [Recorded(backend) for _ in range(limits.SPHINX_WARM + 1)]
+            others = [Recorded(backend) for _ in range(sphinx_limits.WARM + 1)]
             for stream in others:
                 stream.stream.finish()
             ends = [(await stream.all())[-1] for stream in others]
@@ -191,7 +192,7 @@ async def test_many_streams_leave_nothing_behind() -> None:
                 heard.stream.finish()
                 assert (await heard.all())[-1] == Finished(limits.SAMPLE_RATE)
                 assert backend.statistics().streams == 0
-                assert backend.statistics().workers <= limits.SPHINX_WARM
+                assert backend.statistics().workers <= sphinx_limits.WARM
                 descriptors.append(open_descriptors())
             # A worker has two pipes and a process handle; one more may be starting.
             assert max(descriptors[5:]) <= max(descriptors[:5]) + 5

@@ -11,7 +11,7 @@ import itertools
 
 import pytest
 
-from voxtral_actors import limits
+from voxtral_actors.engine import sphinx_limits
 from voxtral_actors.engine import sphinx_worker as wire
 
 FRAME = 960
@@ -101,7 +101,7 @@ def test_pieces_of_any_size_give_the_same_text_and_count(piece: int) -> None:
 def test_text_comes_with_the_end_of_its_segment() -> None:
     events = serve(SPEECH * 20 + SILENCE * 100)
     ((consumed, _),) = [(consumed, text) for kind, consumed, text in events if kind == wire.TEXT]
-    assert consumed == (20 + limits.SPHINX_VOTES - 1) * FRAME // 2
+    assert consumed == (20 + sphinx_limits.VOTES - 1) * FRAME // 2
 
 
 @pytest.mark.parametrize("samples", [0, 1, 479, 480, 481])

@@ -25,7 +25,7 @@ def test_the_defaults_are_all_there_is() -> None:
         "model": "/srv/voxtral",
         "served_model_name": "mistralai/Voxtral-Mini-4B-Realtime-2602",
         "gpu_memory_utilization": 0.92,
-        "max_num_seqs": 128,
+        "max_num_seqs": 128 + 8,  # spare ones, for streams that roll
         "max_num_batched_tokens": 4096,
         "max_model_len": 67_500,
         "kv_cache_dtype": "auto",
@@ -49,7 +49,7 @@ def test_the_defaults_are_all_there_is() -> None:
     ("variable", "text", "name", "value"),
     [
         ("VLLM_GPU_MEMORY_UTILIZATION", "0.5", "gpu_memory_utilization", 0.5),
-        ("VLLM_MAX_NUM_SEQS", "7", "max_num_seqs", 7),
+        ("VLLM_MAX_NUM_SEQS", "7", "max_num_seqs", 8),
         ("VLLM_MAX_NUM_BATCHED_TOKENS", "512", "max_num_batched_tokens", 512),
         ("VLLM_MAX_MODEL_LEN", "4096", "max_model_len", 4096),
         ("VLLM_KV_CACHE_DTYPE", "fp8", "kv_cache_dtype", "fp8"),

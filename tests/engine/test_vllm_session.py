@@ -1,13 +1,12 @@
 """One request at vLLM: what is said to it, in which order, and what of it is believed.
 
-`FakeVllm` stands where vLLM's client does. As that one, it reads a request's input in a task of its
-own, takes an input that ends for a request that is complete, and one that is cancelled for nothing.
+`FakeLine` stands where the line to vLLM's engine does, and answers in a later turn, as that one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,53 +14,58 @@ import attrs
 import pytest
 
 from voxtral_actors.engine import vllm_session
+from voxtral_actors.engine.vllm_request import End, Frame
 from voxtral_actors.engine.vllm_session import Session, SessionLostError
 
 Answer = Callable[[int], Any]
 
 
-def token(number: int, finish_reason: str | None = None) -> Any:
-    return SimpleNamespace(token_ids=[number], finish_reason=finish_reason)
+def frame(number: int) -> Frame:
+    return Frame(tokens=[number], hash=f"hash {number}", dtype="bfloat16", samples=0, audio=b"")
+
+
+def token(number: int, finish_reason: str | None = "length") -> Any:
+    return SimpleNamespace(new_token_ids=[number], finish_reason=finish_reason)
 
 
 def lost(reason: str, *tokens: int) -> Any:
-    return SimpleNamespace(token_ids=list(tokens), finish_reason=reason)
+    return SimpleNamespace(new_token_ids=list(tokens), finish_reason=reason)
+
+
+NOTHING = SimpleNamespace(new_token_ids=[], finish_reason=None)
 
 
 @attrs.define
-class FakeVllm:
+class FakeLine:
     """Answers each frame with its number plus 100, or with what the test says."""
 
-    answer: Answer = lambda frame: token(frame + 100)
+    answer: Answer = lambda number: token(number + 100)
     hears_abort: bool = True
     did: list[str] = attrs.field(factory=list)
+    takers: dict[str, Callable[[Any], None]] = attrs.field(factory=dict)
 
-    async def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
-    ) -> AsyncGenerator[Any, None]:
-        outputs: asyncio.Queue[Any] = asyncio.Queue()
-        self.did.append(f"begin {request_id} {sampling_params} {options}")
+    def listen(self, request_id: str, take: Callable[[Any], None]) -> None:
+        self.did.append(f"listen {request_id}")
+        self.takers[request_id] = take
 
-        async def read() -> None:
-            try:
-                async for frame in prompt:
-                    self.did.append(f"frame {frame}")
-                    outputs.put_nowait(self.answer(frame))
-            except asyncio.CancelledError:  # noqa: ASYNC103 - as vLLM does
-                self.did.append("input cancelled")
-            else:
-                self.did.append("input complete")
-                outputs.put_nowait(None)
+    def forget(self, request_id: str) -> None:
+        self.takers.pop(request_id, None)
 
-        reading = asyncio.create_task(read())
-        try:
-            while (completion := await outputs.get()) is not None:
-                if isinstance(completion, Exception):
-                    raise completion
-                yield SimpleNamespace(outputs=[completion])
-            self.did.append("end")
-        finally:
-            reading.cancel()
+    async def send(self, request: Any) -> None:
+        name = f"{request.request_id}, copy {request.data_parallel_rank}"
+        if isinstance(request, End):
+            self.did.append(f"end of {name}")
+            return
+        (number,) = request.tokens
+        self.did.append(f"frame {number} of {name}")
+        answer = self.answer(number)
+        if isinstance(answer, Exception):
+            raise answer
+        asyncio.get_running_loop().call_soon(self.say, request.request_id, answer)
+
+    def say(self, request_id: str, answer: Any) -> None:
+        if take := self.takers.get(request_id):
+            take(answer)
 
     async def abort(self, request_id: str) -> None:
         self.did.append(f"abort {request_id}")
@@ -70,91 +74,95 @@ class FakeVllm:
 
 
 def run(
-    vllm: FakeVllm, test: Callable[[Session], Coroutine[Any, Any, None]], *, limit_s: float = 10
+    line: FakeLine, test: Callable[[Session], Coroutine[Any, Any, None]], *, limit_s: float = 10
 ) -> None:
-    """`test`, with a session; nothing runs any more when the session is closed."""
+    """`test`, with a session; nobody listens any more when the session is closed."""
 
     async def main() -> None:
-        session = Session(vllm, "one", "params", 3)
+        session = Session(line, "one", 3)
         async with asyncio.timeout(limit_s):
             try:
                 await test(session)
             finally:
                 await session.close()
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+        assert line.takers == {}
+        assert session.sent_at is None
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
 
 
 def test_frames_in_tokens_out_and_an_end_in_good_order() -> None:
-    vllm = FakeVllm()
+    line = FakeLine()
 
     async def speak(session: Session) -> None:
-        assert [await session.step(frame) for frame in range(3)] == [100, 101, 102]
+        assert [await session.step(frame(number)) for number in range(3)] == [100, 101, 102]
         assert session.sent_at is None
         await session.finish()
 
-    run(vllm, speak)
+    run(line, speak)
 
-    begin = "begin one params {'data_parallel_rank': 3}"
-    frames = ["frame 0", "frame 1", "frame 2"]
-    assert vllm.did == [begin, *frames, "input complete", "end"]
+    frames = [f"frame {number} of one, copy 3" for number in range(3)]
+    assert line.did == ["listen one", *frames, "end of one, copy 3"]
 
 
 def test_an_unused_session_says_nothing_to_vllm() -> None:
-    vllm = FakeVllm()
+    line = FakeLine()
 
-    run(vllm, lambda session: session.finish())
+    run(line, lambda session: session.finish())
 
-    assert vllm.did == []
-
-
-def test_the_input_is_over_before_the_request_is_aborted() -> None:
-    """A frame behind the abort would begin the request anew."""
-    vllm = FakeVllm()
-
-    async def leave(session: Session) -> None:
-        await session.step(0)
-
-    run(vllm, leave)
-
-    assert vllm.did[2:] == ["input cancelled", "abort one"]
+    assert line.did == []
 
 
-def test_a_stream_that_is_cancelled_in_a_step_is_aborted_in_the_same_order() -> None:
-    vllm = FakeVllm(answer=lambda _: SimpleNamespace(token_ids=[], finish_reason=None))
+def test_a_stream_that_is_cancelled_in_a_step_is_aborted_after_its_frame() -> None:
+    line = FakeLine(answer=lambda _: NOTHING)
 
     async def leave(session: Session) -> None:
-        step = asyncio.create_task(session.step(0))
-        while "frame 0" not in vllm.did:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        step = asyncio.create_task(session.step(frame(0)))
+        await asyncio.sleep(0)
         assert session.sent_at is not None
         step.cancel()
         await asyncio.wait({step})
 
-    run(vllm, leave)
+    run(line, leave)
 
-    assert vllm.did[1:] == ["frame 0", "input cancelled", "abort one"]
+    assert line.did[1:] == ["frame 0 of one, copy 3", "abort one"]
 
 
-@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("turns", range(6))
 def test_at_whatever_turn_it_is_cancelled_no_frame_follows_the_abort(turns: int) -> None:
-    vllm = FakeVllm()
+    """It would begin the request anew."""
+    line = FakeLine()
 
     async def leave(session: Session) -> None:
-        step = asyncio.create_task(session.step(0))
+        async def speak() -> None:
+            for number in range(2):
+                await session.step(frame(number))
+
+        step = asyncio.create_task(speak())
         for _ in range(turns):
             await asyncio.sleep(0)
         step.cancel()
         await asyncio.wait({step})
 
-    run(vllm, leave)
+    run(line, leave)
 
-    begun = [what for what in vllm.did if what.startswith(("frame", "abort"))]
-    assert begun in ([], ["abort one"], ["frame 0", "abort one"])
-    assert "input complete" not in vllm.did
+    begun = [what.split()[0] for what in line.did if what.startswith(("frame", "abort"))]
+    assert begun in ([], ["frame", "abort"], ["frame", "frame", "abort"])
+
+
+def test_what_is_answered_after_the_close_reaches_nobody() -> None:
+    line = FakeLine(answer=lambda _: NOTHING)
+
+    async def leave(session: Session) -> None:
+        step = asyncio.create_task(session.step(frame(0)))
+        await asyncio.sleep(0)
+        step.cancel()
+        await asyncio.wait({step})
+        await session.close()
+        line.say("one", token(7))
+
+    run(line, leave)
 
 
 @pytest.mark.parametrize("reason", ["abort", "error"])
@@ -162,55 +170,57 @@ def test_at_whatever_turn_it_is_cancelled_no_frame_follows_the_abort(turns: int)
 def test_an_end_that_vllm_made_is_an_error_even_with_a_token(
     reason: str, tokens: tuple[int, ...]
 ) -> None:
-    vllm = FakeVllm(answer=lambda _: lost(reason, *tokens))
+    line = FakeLine(answer=lambda _: lost(reason, *tokens))
 
     async def hear(session: Session) -> None:
         with pytest.raises(SessionLostError, match=reason):
-            await session.step(0)
+            await session.step(frame(0))
 
-    run(vllm, hear)
-
-
-def test_the_length_of_one_frame_is_no_end() -> None:
-    vllm = FakeVllm(answer=lambda frame: token(frame, "length"))
-
-    async def hear(session: Session) -> None:
-        assert [await session.step(frame) for frame in (5, 6)] == [5, 6]
-
-    run(vllm, hear)
+    run(line, hear)
 
 
-def test_what_the_request_dies_of_is_raised_from_the_step() -> None:
-    vllm = FakeVllm(answer=lambda _: ValueError("no such audio"))
+def test_an_end_between_two_frames_is_the_answer_to_the_next_one() -> None:
+    line = FakeLine()
 
     async def hear(session: Session) -> None:
-        with pytest.raises(ValueError, match="no such audio"):
-            await session.step(0)
+        assert await session.step(frame(0)) == 100
+        line.say("one", lost("error"))
+        with pytest.raises(SessionLostError, match="error"):
+            await session.step(frame(1))
+        await session.finish()
 
-    run(vllm, hear)
+    run(line, hear)
+
+    assert line.did == ["listen one", "frame 0 of one, copy 3", "abort one"]
 
 
-def test_a_vllm_that_does_not_end_is_known_by_the_time_of_the_last_words(
+def test_a_step_without_a_token_is_waited_for() -> None:
+    line = FakeLine(answer=lambda _: NOTHING)
+
+    async def hear(session: Session) -> None:
+        asyncio.get_running_loop().call_later(0.01, line.say, "one", token(5, None))
+        assert await session.step(frame(0)) == 5
+
+    run(line, hear)
+
+
+def test_what_keeps_a_frame_from_being_sent_is_raised_from_the_step() -> None:
+    line = FakeLine(answer=lambda _: ValueError("no engine"))
+
+    async def hear(session: Session) -> None:
+        with pytest.raises(ValueError, match="no engine"):
+            await session.step(frame(0))
+
+    run(line, hear)
+
+
+def test_a_vllm_that_does_not_hear_an_abort_holds_nobody_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The watch of the engine looks at `sent_at`; and `close` comes to an end all the same."""
     monkeypatch.setattr(vllm_session, "VLLM_CLOSE_S", 0.05)
+    line = FakeLine(hears_abort=False)
 
-    class Silent(FakeVllm):
-        async def generate(
-            self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
-        ) -> AsyncGenerator[Any, None]:
-            yield SimpleNamespace(outputs=[token(await anext(prompt))])
-            await asyncio.Event().wait()
+    async def leave(session: Session) -> None:
+        await session.step(frame(0))
 
-    vllm = Silent(hears_abort=False)
-
-    async def wait(session: Session) -> None:
-        await session.step(0)
-        end = asyncio.create_task(session.finish())
-        await asyncio.sleep(0)
-        assert session.sent_at is not None
-        end.cancel()
-        await asyncio.wait({end})
-
-    run(vllm, wait, limit_s=2)
+    run(line, leave, limit_s=2)

@@ -14,7 +14,8 @@ from tests.server.harness import until
 from tests.server.server_process import server_process, start_command
 from tests.server.wire_client import Client, deaf_client
 from tests.server.wire_helpers import HOST
-from voxtral_actors.limits import RETRY_AFTER_DRAIN_S, SPHINX_WARM
+from voxtral_actors.engine.sphinx_limits import WARM
+from voxtral_actors.limits import RETRY_AFTER_DRAIN_S
 from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error
 
 SILENCE = bytes(32_000)
@@ -121,7 +122,7 @@ async def test_workers_end_with_their_utterances() -> None:
             while b"engine_slots_taken 0.0" not in (await server.http("/metrics")).body:
                 pass  # another connection of ours may still be on its way out
             server.watch_workers(files)
-            await until(lambda: len(server.living_workers()) <= SPHINX_WARM, "workers are left")
+            await until(lambda: len(server.living_workers()) <= WARM, "workers are left")
 
 
 async def test_a_killed_server_leaves_no_worker_behind() -> None:

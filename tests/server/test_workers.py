@@ -13,7 +13,7 @@ import trio
 from tests.server.harness import until
 from tests.server.server_process import server_process
 from tests.server.wire_client import Client
-from voxtral_actors.limits import SPHINX_WARM
+from voxtral_actors.engine.sphinx_limits import WARM
 from voxtral_actors.protocol.events import Cancelled, Done, SessionEnd
 
 pytest.importorskip("pocketsphinx", reason="the embedded engine is not installed")
@@ -67,8 +67,8 @@ async def test_p5_no_worker_is_left_of_40_connections() -> None:
                     nursery.start_soon(life, way)
             while b"engine_slots_taken 0.0" not in (await server.http("/metrics")).body:
                 pass  # the last of them may still be on their way out
-            assert server.watch_workers(files) > SPHINX_WARM, "there were others before"
-            await until(lambda: len(server.living_workers()) <= SPHINX_WARM, "workers are left")
+            assert server.watch_workers(files) > WARM, "there were others before"
+            await until(lambda: len(server.living_workers()) <= WARM, "workers are left")
             ended = [line for line in server.log if line["event"] == "connection.ended"]
             assert len(ended) == CONNECTIONS
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.vllm import sounds, vllm_reference
 from tests.vllm.vllm_harness import SharedVllm
-from voxtral_actors.engine import vllm_library
+from voxtral_actors.engine import vllm_request
 from voxtral_actors.engine.hosted import AudioSource
 from voxtral_actors.engine.port import EngineEvent, Finished, Progress, StreamSpec, Text
 from voxtral_actors.engine.vllm_frames import FrameCutter
@@ -104,11 +104,11 @@ def test_exacter_audio_makes_other_tokens(shared: SharedVllm, ours: Ours) -> Non
     """
     import torch
 
-    make = vllm_library.input_maker(torch.float32)
+    make = vllm_request.frame_maker(torch.float32)
     vllm = shared.engine.vllm
 
     async def exactly(name: str) -> list[int]:
-        session = Session(vllm.llm, f"exact-{name}", vllm.params, None)
+        session = Session(vllm.line, f"exact-{name}", None)
         cutter = FrameCutter(vllm.layout)
         cutter.feed(INPUTS[name])
         cutter.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.vllm.vllm_harness import SharedVllm, settings
-from voxtral_actors.engine import vllm_plugin
+from voxtral_actors.engine import vllm_library, vllm_plugin, vllm_request
 from voxtral_actors.engine.vllm_frames import Frame, FrameCutter
 from voxtral_actors.engine.vllm_plugin import State
 from voxtral_actors.engine.vllm_realtime import VllmEngine
@@ -33,13 +34,13 @@ def audio(seconds: float, seed: int) -> bytes:
 async def heard(engine: VllmEngine, name: str, pcm: bytes, chunk_ms: int) -> list[int]:
     """The token ids of one session."""
     loaded = engine.vllm
-    session = Session(loaded.llm, name, loaded.params, 0)
+    session = Session(loaded.line, name, 0)
     cutter = FrameCutter(loaded.layout)
     tokens: list[int] = []
     try:
         for frame in _cut(cutter, pcm, 32 * chunk_ms):
             given = tokens[-1:] or list(loaded.layout.prefix)
-            item = loaded.make_input(f"{name}.{len(tokens)}", given, frame.pcm)
+            item = loaded.make_frame(f"{name}.{len(tokens)}", given, frame.pcm)
             tokens.append(await session.step(item))
         await session.finish()
     finally:
@@ -85,27 +86,41 @@ async def visit_without(model: Path) -> dict[str, Any]:
         await engine.stop()  # noqa: ASYNC102 - asyncio, and bounded in there
 
 
+def talkative(loaded: vllm_library.Loaded, tokens: list[int], pcm: bytearray) -> Any:
+    """A frame as vLLM makes its requests, one that stays in a step: it has a thousand tokens to
+    say."""
+    import torch
+    from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange
+
+    request = vllm_request.pattern(loaded.llm, vllm_library._sampling_params())
+    (silence,) = request.mm_features
+    item = silence.data
+    samples = torch.frombuffer(pcm, dtype=torch.int16).to(loaded.llm.model_config.dtype) / 32768
+    item["audio_arrays"] = dataclasses.replace(item["audio_arrays"], data=samples)
+    position = PlaceholderRange(offset=0, length=len(tokens))
+    spec = MultiModalFeatureSpec(item, "audio", "lost.last", position, mm_hash="lost.last")
+    request.prompt_token_ids, request.mm_features = tokens, [spec]
+    request.sampling_params.max_tokens = 1000
+    return request
+
+
 async def lose_one(engine: VllmEngine) -> str:
     """Make vLLM preempt a session that has dropped features; what the session says of it."""
     loaded = engine.vllm
-    session = Session(loaded.llm, "lost", loaded.params, 0)
+    session = Session(loaded.line, "lost", 0)
     cutter = FrameCutter(loaded.layout)
     cutter.feed(audio(8.0, 5))
     frames = list(cutter.frames())
     given = list(loaded.layout.prefix)
     try:
         for number, frame in enumerate(frames[:-1]):
-            given = [await session.step(loaded.make_input(f"lost.{number}", given, frame.pcm))]
-        last = loaded.make_input("lost.last", given, frames[-1].pcm)
-        # It is in a step only for as long as it has tokens to say, so it is given many.
-        last.sampling_params = loaded.params.clone()
-        last.sampling_params.max_tokens = 1000
-        await session.step(last)
+            given = [await session.step(loaded.make_frame(f"lost.{number}", given, frame.pcm))]
+        await session.step(talkative(loaded, given, frames[-1].pcm))
         await loaded.llm.reset_prefix_cache(reset_running_requests=True)
-        while True:
-            async with asyncio.timeout(20):
-                if isinstance(answer := await session._answers.get(), Exception):
-                    return f"{type(answer).__name__}: {answer}"
+        async with asyncio.timeout(20):
+            while session._lost is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return f"{type(session._lost).__name__}: {session._lost}"
     except TimeoutError:
         return "nothing"
     finally:

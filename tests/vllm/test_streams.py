@@ -108,7 +108,7 @@ class Storm(Visitor):
 
 async def test_p12_cancelled_streams_leave_nothing_in_the_engine(shared: SharedVllm) -> None:
     """500 streams, cancelled at random moments, at most 16 of them at a time."""
-    llm, figures = shared.engine.vllm.llm, shared.engine.figures
+    line, figures = shared.engine.vllm.line, shared.engine.figures
     with trio.fail_after(400):
         storm = Storm(shared)
         async with running(lambda: storm) as actor:
@@ -120,7 +120,7 @@ async def test_p12_cancelled_streams_leave_nothing_in_the_engine(shared: SharedV
                     nursery.start_soon(storm.stream, actor, number, free)
             await until(lambda: actor.statistics().slots_taken == 0)
 
-            assert llm.get_num_unfinished_requests() == 0
+            assert line.open == 0
             assert shared.engine._open == {}
             assert sum(shared.engine._load.values()) == 0
             frames = figures.frames - frames
@@ -194,4 +194,4 @@ async def test_a_stream_that_outgrows_the_model_ends_in_failed(
         assert isinstance(heard.last, Failed)
         assert heard.last.reason_code == "max_model_len"
         assert heard.last.retryable
-    assert vllm.llm.get_num_unfinished_requests() == 0
+    assert vllm.line.open == 0

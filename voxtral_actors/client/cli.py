@@ -49,6 +49,8 @@ def _which_server(command: F) -> F:
         command,
         click.option(
             "--url",
+            envvar="VOXTRAL_URL",
+            show_envvar=True,
             default="ws://127.0.0.1:8000/ws",
             show_default=True,
             callback=_url,

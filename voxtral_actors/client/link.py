@@ -84,7 +84,7 @@ class Link:
         """
         try:
             stream = WatchedStream(await connect())
-        except BaseException:
+        except BaseException:  # cancelled as well: whoever waits for the end must not hang
             self.ended.set()
             raise
         failure: ClientError | None = None

@@ -20,9 +20,10 @@ import attrs
 import trio
 
 from voxtral_actors.connection.activity import Activity
+from voxtral_actors.connection.desk import Desk
 from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.link import LinkStatistics
-from voxtral_actors.connection.voice import Desk, Voice
+from voxtral_actors.connection.voice import Voice
 from voxtral_actors.connection.wiring import Outbound, pass_on
 from voxtral_actors.engine.port import Engine, EngineInfo, EngineStream
 from voxtral_actors.protocol import effects, events
@@ -31,14 +32,17 @@ from voxtral_actors.protocol.commands import Inbound
 from voxtral_actors.protocol.session import Session
 from voxtral_actors.protocol.signals import Closing, EngineSaid, Message, WindDown
 from voxtral_actors.settings import Settings
+from voxtral_actors.utterance.chain import ChainStatistics
 
 _TRANSCRIPTION = (events.Delta, events.Done)
+_LAST = {events.Done: "done", events.Cancelled: "cancelled", events.Error: "error"}
+"""What an utterance came to, by the event that it ends in."""
 
 
 @attrs.frozen
 class BridgeStatistics:
     """A moment of the bridge. While it is `serving`, each utterance that lives has its place in
-    `links`, with no stream while it waits for the engine."""
+    `links`, with no stream while it waits for the engine, and two while it rolls."""
 
     serving: bool
     moved_at: float
@@ -84,6 +88,7 @@ class Bridge:
                 self._downlinks = None
                 for voice in self._voices.values():
                     voice.abort()
+                    self._desk.figures.ended["left"] += 1
                 self._voices.clear()
 
     def statistics(self) -> BridgeStatistics:
@@ -93,6 +98,10 @@ class Bridge:
             links={key: voice.statistics() for key, voice in self._voices.items()},
             downlinks=len(self._downlinks.child_tasks) if self._downlinks is not None else 0,
         )
+
+    def lives(self) -> dict[int, ChainStatistics]:
+        """What became of each living utterance so far."""
+        return {key: voice.life() for key, voice in self._voices.items()}
 
     def streams(self) -> list[EngineStream]:
         """The engine streams that it holds."""
@@ -149,6 +158,8 @@ class Bridge:
                 case effects.Abort(key=key):
                     if living := self._voices.pop(key, None):
                         living.abort()
+                        if todo and isinstance(last := todo[0], effects.Emit):  # always
+                            self._desk.figures.ended[_LAST[type(last.event)]] += 1
                 case effects.Emit(event=event):
                     said.append(event)
                 case effects.CloseConnection(close=close):

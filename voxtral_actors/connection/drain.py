@@ -1,13 +1,13 @@
 """The drain actor: lets a connection finish what it is doing when the server stops.
 
 `Drain` is the server's wish, shared by all connections. It has a deadline from its start, or gets
-one later, or never. A connection ends in three steps, and `share`, drawn for each connection from 0
-to 1, says when in the spread its turn is: so that neither the closes nor the clients who come back
-elsewhere come all at once.
+one later, or never. Connections have their turns one after the other, so that the clients who come
+back elsewhere do not come all at once: `share`, a random number from 0 to 1, says where in the
+spread a connection's turn is.
 
-At its turn it starts no utterance any more, and is closed as soon as none is alive. With a deadline
-its utterance is finalised `grace` before that, earlier by as much as its turn is late; and at the
-deadline at the latest it is closed.
+At its turn a connection starts no utterance any more, and it is closed as soon as none is alive;
+one that says nothing, at once. With a deadline, what still runs is finalised `grace` before that,
+and earlier by as much as its turn was late; at the deadline at the latest it is closed.
 """
 
 from __future__ import annotations
@@ -15,20 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import trio
 
 from voxtral_actors.connection.bridge import Bridge
+from voxtral_actors.limits import DRAIN_SPREAD_S, DRAIN_SPREAD_SHARE
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.protocol.signals import StopStarts
-
-DRAIN_SPREAD_S: Final = 5.0
-"""From the first turn to the last one: a thousand clients come back at two hundred a second, and
-whoever says nothing has left long before the deadline. [guess]"""
-
-SPREAD_SHARE: Final = 0.25
-"""Of a short drain the turns take so much, and the rest is for utterances to finish."""
 
 
 class Drain:
@@ -66,9 +59,12 @@ class Drain:
             finally:
                 self._patient.discard(scope)
 
+    def left(self) -> float:
+        return self.deadline - trio.current_time()
+
     def spread(self) -> float:
         """Seconds from now in which all connections have their turn."""
-        return min(DRAIN_SPREAD_S, SPREAD_SHARE * max(self.deadline - trio.current_time(), 0.0))
+        return min(DRAIN_SPREAD_S, DRAIN_SPREAD_SHARE * max(self.left(), 0.0))
 
 
 async def run(bridge: Bridge, drain: Drain, share: float, grace: float) -> None:
@@ -77,8 +73,8 @@ async def run(bridge: Bridge, drain: Drain, share: float, grace: float) -> None:
     with drain.patience() as patience:
         await _leave(bridge, share * drain.spread())
     if patience.cancelled_caught:
-        turn = share * drain.spread()
-        grace = min(grace, (drain.deadline - trio.current_time()) / 2)  # a short drain is shared out
+        # A short drain is shared out: at least half of it is for those who still speak.
+        turn, grace = share * drain.spread(), min(grace, drain.left() / 2)
         with trio.move_on_at(drain.deadline - grace - turn):
             await _leave(bridge, turn)
     await bridge.wind_down(Close.DRAINING, grace)

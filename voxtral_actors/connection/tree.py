@@ -24,6 +24,7 @@ from voxtral_actors.connection.wiring import Wiring
 from voxtral_actors.engine.port import EngineStream
 from voxtral_actors.limits import SAMPLE_RATE
 from voxtral_actors.protocol.session import Session
+from voxtral_actors.utterance.chain import ChainStatistics
 
 _HOME = str(Path(voxtral_actors.__file__).parent)
 _PREFIX = f"{voxtral_actors.__name__}.connection."
@@ -44,7 +45,8 @@ class QueueStatistics:
 
 @attrs.frozen
 class UtteranceStatistics:
-    """One living utterance. `audio` is None while it has no engine stream."""
+    """One living utterance. `opened_at` and `audio` are those of its newest engine stream, and None
+    while it has no stream."""
 
     request_id: str
     state: str
@@ -52,6 +54,8 @@ class UtteranceStatistics:
     accepted_s: float
     opened_at: float | None
     audio: BacklogStatistics | None
+    streams: int
+    life: ChainStatistics
 
 
 @attrs.frozen
@@ -164,17 +168,23 @@ class Tree:
 
     def _utterances(self, bridge: BridgeStatistics) -> Iterator[UtteranceStatistics]:
         session = self.session
+        lives = self.bridge.lives()
         living = [("finalising", tail) for tail in session.tails.values()]
         if session.active is not None:
             living.append(("active", session.active))
         for state, utterance in living:
-            link = next(reversed(bridge.links.get(utterance.key, ())), None)
+            links = bridge.links.get(utterance.key, ())
+            link = links[-1] if links else None
+            if (life := lives.get(utterance.key)) is None:
+                continue  # `unserved` tells of it
             yield UtteranceStatistics(
                 request_id=utterance.request_id,
                 state=state,
                 accepted_s=utterance.samples / SAMPLE_RATE,
                 opened_at=link.opened_at if link is not None else None,
                 audio=link.audio if link is not None else None,
+                streams=len(links),
+                life=life,
             )
 
 

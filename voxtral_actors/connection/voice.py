@@ -7,65 +7,44 @@ methods return is for the machine, at once and in order.
 
 A stream that is lost costs an utterance nothing but time. Its audio is in the chain's journal, and
 as soon as the engine can, another stream hears it. That is tried for VOXTRAL_REPLAY_BUDGET_S, and
-not without end with audio that no engine survives (`losses`); 0 turns it off.
+not without end with audio that no engine survives (`losses`); 0 turns it off. A stream that has
+become old or mute is followed by another one in the same way (`rolls`), and nobody waits for that.
 
-Each open stream has a task, its downlink. A voice without a stream has one that waits for the
-engine. They end by themselves once the voice was let go, and are never cancelled by it: the one
-that says an utterance's last word is among them.
+Each open stream has a task, its downlink; there are two for a moment when the utterance goes over
+to a new stream. A voice without any has a task that waits for the engine (`reopening`). They end by
+themselves once the voice was let go, and are never cancelled by it: the one that says an
+utterance's last word is among them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Protocol
+from itertools import chain
 
-import attrs
 import trio
 
-from voxtral_actors.connection import losses
-from voxtral_actors.connection.activity import Activity
+from voxtral_actors.connection import losses, rolls
 from voxtral_actors.connection.backlog import Backlog
-from voxtral_actors.connection.figures import UtteranceFigures
+from voxtral_actors.connection.desk import Desk
 from voxtral_actors.connection.link import Link, LinkStatistics
 from voxtral_actors.connection.losses import Losses
+from voxtral_actors.connection.reopening import Reopening
 from voxtral_actors.engine.port import (
-    Engine,
     EngineError,
     EngineEvent,
     EngineFullError,
-    EngineInfo,
     EngineStream,
     Failed,
     Finished,
     StreamSpec,
     Text,
 )
-from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
+from voxtral_actors.limits import BYTES_PER_SAMPLE
 from voxtral_actors.protocol.signals import Broke, Completed, EngineSaid, Heard
-from voxtral_actors.settings import Settings
 from voxtral_actors.standstill import stood_still
 from voxtral_actors.utterance import actions
-from voxtral_actors.utterance.chain import Chain
-from voxtral_actors.utterance.segmenter import Policy
-
-
-class Tell(Protocol):
-    """Steps the session machine with these, at once; returns when its events are on their way."""
-
-    async def __call__(self, *said: EngineSaid) -> None: ...
-
-
-@attrs.frozen
-class Desk:
-    """What the voices of one connection share."""
-
-    engine: Engine
-    info: EngineInfo
-    settings: Settings
-    activity: Activity
-    figures: UtteranceFigures
-    tell: Tell
+from voxtral_actors.utterance.chain import Chain, ChainStatistics
 
 
 class Voice:
@@ -78,22 +57,28 @@ class Voice:
         self._nursery = nursery
         settings, timing = desk.settings, desk.info.timing
         self._budget = settings.replay_budget_s
-        policy = Policy(target_s=0, mute_s=0)
+        policy = rolls.policy(settings, desk.info, label)
         self._chain = Chain(policy, timing, losses.journal_cap(settings, timing))
+        desk.figures.begins(self._chain)
+        self._reopening = Reopening(desk, self._chain, self._attempt)
         self._links: dict[int, Link] = {}
         self._losses = Losses()
         self._refusal: EngineError | None = None
+        self._stalled = False  # and so the last stream was lost
         self._limit = settings.max_audio_backlog_s
         self._over = False
-        self._waiting = trio.CancelScope()
         self._room = trio.lowlevel.ParkingLot()
 
     def statistics(self) -> tuple[LinkStatistics, ...]:
-        """Its streams: one, or none while it waits for the engine."""
+        """Its streams, the oldest first: one, two while it rolls, none while it waits."""
         return tuple(
             LinkStatistics(link.opened_at, link.backlog.statistics())
             for link in self._links.values()
         )
+
+    def life(self) -> ChainStatistics:
+        """What became of it so far."""
+        return self._chain.statistics()
 
     def streams(self) -> list[EngineStream]:
         return [link.stream for link in self._links.values()]
@@ -121,12 +106,10 @@ class Voice:
         """Let go of everything, however far it is."""
         self._over = True
         self._chain.abandon()
-        was, figures = self._chain.statistics(), self._desk.figures
-        figures.replays += was.replays
-        figures.replayed_s += was.replayed / SAMPLE_RATE
+        self._desk.figures.ends(self._chain)
         for number in list(self._links):
             self._let_go(number)
-        self._waiting.cancel(reason="the utterance is over")
+        self._reopening.stop()
         self._room.unpark_all()
 
     async def wait_room(self) -> None:
@@ -174,8 +157,9 @@ class Voice:
         return said
 
     def _open(self, number: int) -> list[actions.Action]:
+        old = next((link.stream for link in self._links.values()), None)
         try:
-            stream = self._desk.engine.open(StreamSpec(self._label))
+            stream = self._desk.engine.open(StreamSpec(self._label), beside=old)
         except EngineError as error:
             self._refusal = error
             return self._chain.refused(number)
@@ -183,7 +167,10 @@ class Voice:
         backlog = Backlog(self._limit, self._desk.settings.backpressure_timeout_s)
         link = self._links[number] = Link(stream, backlog)
         self._nursery.start_soon(self._downlink, number, link)
-        return self._chain.opened(number)
+        was = self._chain.statistics()
+        todo = self._chain.opened(number)
+        self._desk.figures.opened(was, self._chain.statistics(), stalled=self._stalled)
+        return todo
 
     def _let_go(self, number: int) -> None:
         link = self._links.pop(number)
@@ -230,10 +217,13 @@ class Voice:
             case Finished(prompt_tokens=prompt, completion_tokens=completion):
                 self._let_go(number)
                 return self._do(self._chain.ended(number, prompt, completion))
+            case Text(pieces=pieces):
+                return _joined(self._use(number, link, *piece) for piece in pieces)
             case _:
-                text = event.text if isinstance(event, Text) else ""
-                used = min(event.consumed, link.backlog.fed)
-                return self._do(self._chain.heard(number, text, used))
+                return self._use(number, link, "", event.consumed)
+
+    def _use(self, number: int, link: Link, text: str, consumed: int) -> list[EngineSaid]:
+        return self._do(self._chain.heard(number, text, min(consumed, link.backlog.fed)))
 
     # --- Without a stream --------------------------------------------------------------------
 
@@ -243,6 +233,7 @@ class Voice:
             return []
         if not self._budget:
             return [broke]
+        self._stalled = stalled
         self._let_go(number)
         said = self._do(self._chain.lost(number))
         if not self._chain.waiting:
@@ -261,37 +252,23 @@ class Voice:
         self._nursery.start_soon(self._reopen, broke)
 
     async def _reopen(self, broke: Broke) -> None:
-        """Have a stream again as soon as the engine can, or say that it took too long."""
-        self._desk.figures.waits += 1
-        self._desk.figures.waiting += 1
-        try:
-            late = await self._until_open(broke)
-        finally:
-            self._desk.figures.waiting -= 1
-        self._desk.activity.touch()
+        late = await self._reopening.wait(broke)
         if late is not None:
-            self._desk.figures.given_up["budget"] += 1
             await self._tell([late])
 
-    async def _until_open(self, broke: Broke) -> Broke | None:
-        """Wait for a stream, or for the utterance's end, or until the budget is over: an error."""
-        since = trio.current_time()
-        due, pause = since + self._budget, losses.REOPEN_FIRST_S
-        while self._chain.waiting:
-            with trio.CancelScope(deadline=due) as self._waiting:
-                await self._desk.engine.wait_ready()
-                if self._chain.waiting:
-                    self._do(self._chain.open())  # says nothing: nobody has heard anything yet
-                if self._chain.waiting:
-                    await trio.sleep(pause)
-                    pause = min(2 * pause, losses.REOPEN_MAX_S)
-            if self._over or not self._waiting.cancelled_caught:
-                continue
-            if stood_still(due):
-                due = trio.current_time() + self._budget
-                continue
-            if self._refusal is not None:
-                broke = losses.refused(self._key, self._refusal)
-            waited = trio.current_time() - since
-            return losses.too_long(broke, waited, self._chain.said_until)
-        return None
+    def _attempt(self) -> Broke | None:
+        """Open a stream; nothing is said before the engine has heard something."""
+        self._do(self._chain.open())
+        return losses.refused(self._key, self._refusal) if self._refusal is not None else None
+
+
+def _joined(several: Iterable[list[EngineSaid]]) -> list[EngineSaid]:
+    """All that was said, texts that follow one another as one."""
+    joined: list[EngineSaid] = []
+    for said in chain.from_iterable(several):
+        last = joined[-1] if joined else None
+        if isinstance(said, Heard) and isinstance(last, Heard):
+            joined[-1] = Heard(said.key, last.text + said.text, said.consumed)
+        else:
+            joined.append(said)
+    return joined

@@ -6,10 +6,14 @@ made here: the loopback, a free port, a random key, the embedded engine.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
+import shlex
 import signal
+import sys
 from importlib import resources
+from pathlib import Path
 
 import click
 import trio
@@ -103,16 +107,27 @@ def _words(text: str) -> list[str]:
 
 def _say_how_to_connect(url: str, key: str) -> None:
     page = url.replace("ws://", "http://").removesuffix("ws")
+    program = _shown(Path(sys.executable).with_name("voxtral-actors"))
+    with resources.as_file(resources.files("voxtral_actors.demo") / "sample.flac") as path:
+        sample = _shown(path)
     click.echo(
         f"""
-The server stays up until Ctrl-C. To speak to it, open this in a browser:
+The server stays up until Ctrl-C. To speak to it, open this in a browser on this machine:
 
   {page}#key={key}
 
-In another terminal:
+In another terminal, in the same folder, with the sample or with a recording of your own:
 
-  export VOXTRAL_API_KEY={key}
-  .venv/bin/voxtral-actors transcribe --url {url} YOUR-FILE.wav
+  export VOXTRAL_API_KEY={key} VOXTRAL_URL={url}
+  {program} transcribe {sample}
+  {program} top --once
   curl {page}readyz
 """
     )
+
+
+def _shown(path: Path) -> str:
+    """A path for a shell in the folder of this process."""
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return shlex.quote(str(path))

@@ -6,7 +6,8 @@ is dropped and counted.
 
 It owns the slots. A slot is taken by `open` and free when the backend says `Released`: what is
 counted is what the GPU still holds. A stream that is over and about to be released keeps nobody
-out, up to as many of them as there are slots.
+out, up to as many of them as there are slots. Nor does one that rolls: as long as it stands beside
+the stream that it follows, the two have one slot and one of the spare ones.
 
 Each stream has a generation number that is never used twice, so a late event cannot reach the next
 stream in the same slot.
@@ -65,6 +66,10 @@ class EngineStatistics:
     streams_opened: int
     streams_refused: int
     """Opens that found no free slot."""
+    slots_rolling: int
+    """Spare slots that are taken: streams beside another one of their utterance."""
+    rolls_refused: int
+    """Opens beside another stream that found no spare slot."""
     events_dropped: int
     """Events for streams that were over."""
     starts: int
@@ -86,11 +91,13 @@ class EngineActor:
         self._info: EngineInfo | None = None
         self._streams: dict[int, ActorStream] = {}
         self._leaving: dict[int, float] = {}  # generation -> since when it is over, oldest first
+        self._pairs: dict[int, int] = {}  # generation -> the other one's, of those that roll
         self._left = trio.Event()
         self._became_ready = trio.Event()
         self._ready_at = math.inf
         self._generation = 0
         self._opened = self._refused = self._dropped = self._starts = self._deaths = 0
+        self._rolls_refused = 0
 
     # --- The connection's side (port.Engine) -------------------------------------------------
 
@@ -98,18 +105,18 @@ class EngineActor:
     def info(self) -> EngineInfo | None:
         return self._info
 
-    def open(self, spec: StreamSpec) -> EngineStream:
+    def open(self, spec: StreamSpec, beside: EngineStream | None = None) -> EngineStream:
         if self._backend is None or self._info is None:
             raise EngineUnavailableError("the engine is not ready")
-        slots = self._info.slots
-        # One that is over frees its slot in a moment: barge-in must find it. Not without end,
-        # though: a backend that is slow to let go must not be buried under streams.
-        if len(self._streams) - len(self._leaving) >= slots or len(self._streams) >= 2 * slots:
-            self._refused += 1
-            raise EngineFullError(f"all {slots} engine slots are taken")
+        old = beside.generation if isinstance(beside, ActorStream) else None
+        if old not in self._streams or old in self._leaving:
+            old = None  # it is over already: then this one has a slot of its own
+        self._find_slot(self._info, rolling=old is not None)
         self._generation += 1
         stream = ActorStream(self._generation, self._abort)
         self._streams[stream.generation] = stream
+        if old is not None:
+            self._pairs |= {old: stream.generation, stream.generation: old}
         deliver = partial(self._deliver, stream.generation)
         try:
             stream.backend = self._backend.open(spec, deliver)
@@ -117,10 +124,24 @@ class EngineActor:
             # A backend that cannot open is no reason to fail the connection: it is not ready.
             self._streams.pop(stream.generation, None)
             self._leaving.pop(stream.generation, None)
+            self._part(stream.generation)
             log.exception("engine.open_failed", stream=spec.label)
             raise EngineUnavailableError("the engine could not open a stream") from error
         self._opened += 1
         return stream
+
+    def _find_slot(self, info: EngineInfo, *, rolling: bool) -> None:
+        # One that is over frees its slot in a moment: barge-in must find it. Not without end,
+        # though: a backend that is slow to let go must not be buried under streams.
+        buried = len(self._streams) >= 2 * (info.slots + info.spare)
+        pairs = len(self._pairs) // 2
+        if rolling and (buried or pairs >= info.spare):
+            self._rolls_refused += 1
+            raise EngineFullError(f"all {info.spare} spare slots are taken")
+        utterances = len(self._streams) - len(self._leaving) - pairs
+        if not rolling and (buried or utterances >= info.slots):
+            self._refused += 1
+            raise EngineFullError(f"all {info.slots} engine slots are taken")
 
     async def wait_ready(self) -> EngineInfo:
         """Wait for an engine that is ready, and return what it says of itself."""
@@ -136,6 +157,8 @@ class EngineActor:
             slots_taken=len(self._streams),
             streams_opened=self._opened,
             streams_refused=self._refused,
+            slots_rolling=len(self._pairs) // 2,
+            rolls_refused=self._rolls_refused,
             events_dropped=self._dropped,
             starts=self._starts,
             deaths=self._deaths,
@@ -173,12 +196,19 @@ class EngineActor:
     def _free(self, generation: int, unless_over: Failed) -> None:
         """Give the slot back; a stream without a last event gets this one."""
         self._leaving.pop(generation, None)
+        self._part(generation)
         self._streams.pop(generation).put(unless_over)
 
     def _leave(self, generation: int) -> None:
         """The stream is over: from now on the backend has to let go of it."""
+        self._part(generation)
         self._leaving.setdefault(generation, trio.current_time())
         self._left.set()
+
+    def _part(self, generation: int) -> None:
+        """If it stood beside another stream, that one stands alone now."""
+        if (other := self._pairs.pop(generation, None)) is not None:
+            del self._pairs[other]
 
     def _abort(self, generation: int) -> None:
         stream = self._streams.get(generation)

@@ -28,6 +28,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import attrs
 import trio
 
+from voxtral_actors.limits import ROLL_SPARE_SHARE
 from voxtral_actors.utterance.timing import Timing
 
 
@@ -66,6 +67,26 @@ class EngineInfo:
     """One plain sentence that a user must know about this engine, or nothing."""
     timing: Timing = attrs.field(kw_only=True)
     """When its text comes: what decides how streams of it are joined to one utterance."""
+    spare: int = attrs.field(default=0, kw_only=True)
+    """Streams that it takes beyond `slots`, each beside another one of the same utterance which is
+    about to end. Without any of them an utterance is one stream, until that is lost."""
+    rolls: bool = attrs.field(default=False, kw_only=True)
+    """Its streams wear out: an utterance goes over to a new one before they do. Others are rolled
+    only where the operator asks for it, and then only in pauses."""
+
+
+def spare_slots(slots: int) -> int:
+    """How many spare streams go with so many slots."""
+    return -(-slots // ROLL_SPARE_SHARE)
+
+
+def with_spare(asked: int, streams: int) -> tuple[int, int]:
+    """The slots and spare slots of an engine that has room for so many streams, one at the least.
+
+    Of a single stream there is none to spare.
+    """
+    slots = max(1, min(asked, streams * ROLL_SPARE_SHARE // (ROLL_SPARE_SHARE + 1)))
+    return slots, max(0, min(spare_slots(slots), streams - slots))
 
 
 @attrs.frozen
@@ -82,6 +103,12 @@ class Text:
 
     text: str
     consumed: int
+    merged: tuple[tuple[str, int], ...] = attrs.field(default=(), eq=False, repr=False)
+    """Of a text that waited with others in a stream, all of them, each with its own position."""
+
+    @property
+    def pieces(self) -> tuple[tuple[str, int], ...]:
+        return self.merged or ((self.text, self.consumed),)
 
 
 @attrs.frozen
@@ -151,12 +178,15 @@ class Engine(Protocol):
     def info(self) -> EngineInfo | None:
         """Who serves, or None while no engine is ready."""
 
-    def open(self, spec: StreamSpec) -> EngineStream:
+    def open(self, spec: StreamSpec, beside: EngineStream | None = None) -> EngineStream:
         """Take a slot and start a stream.
+
+        A stream that opens `beside` another one, of the same utterance and soon over, takes a spare
+        slot until one of the two is over: it keeps nobody else out.
 
         Raises:
             EngineUnavailableError: no engine is ready.
-            EngineFullError: no slot is free.
+            EngineFullError: no slot is free, or no spare one.
         """
 
     async def wait_ready(self) -> EngineInfo:

@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from voxtral_actors import limits
+from voxtral_actors.engine import sphinx_limits
 from voxtral_actors.engine import sphinx_worker as wire
 from voxtral_actors.engine.port import (
     Deliver,
@@ -28,6 +29,7 @@ from voxtral_actors.engine.port import (
     Released,
     StreamSpec,
     Text,
+    spare_slots,
 )
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.sphinx_pool import COMMAND, Worker, WorkerLostError, WorkerPool
@@ -42,7 +44,7 @@ JITTER_S: Final = 1.0
 """How far the end of a segment, which is where its text comes, may move between two hearings of
 the same audio. Much more, and phrases that repeat themselves cannot be told apart."""
 
-_SEGMENT_S = (limits.SPHINX_SEGMENT_MAX_FRAMES + limits.SPHINX_VOTES) * limits.SPHINX_FRAME_S
+_SEGMENT_S = (sphinx_limits.SEGMENT_MAX_FRAMES + sphinx_limits.VOTES) * sphinx_limits.FRAME_S
 TIMING = Timing(
     lag=round(_SEGMENT_S * limits.SAMPLE_RATE),
     jitter=round(JITTER_S * limits.SAMPLE_RATE),
@@ -97,8 +99,8 @@ class SphinxStream:
         while not self._pending and not self.finished:
             self._news = trio.Event()
             await self._news.wait()
-        piece = bytes(self._pending[: limits.SPHINX_PIECE_BYTES])
-        del self._pending[: limits.SPHINX_PIECE_BYTES]
+        piece = bytes(self._pending[: sphinx_limits.PIECE_BYTES])
+        del self._pending[: sphinx_limits.PIECE_BYTES]
         return piece
 
 
@@ -119,8 +121,10 @@ class SphinxBackend:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pool.run, first)
             self._nursery = nursery
-            name, model = "sphinx", "pocketsphinx-en-us"
-            task_status.started(EngineInfo(name, model, self._slots, 0, NOTE, timing=TIMING))
+            name, model, spare = "sphinx", "pocketsphinx-en-us", spare_slots(self._slots)
+            task_status.started(
+                EngineInfo(name, model, self._slots, 0, NOTE, timing=TIMING, spare=spare)
+            )
 
     def open(self, spec: StreamSpec, deliver: Deliver) -> SphinxStream:
         assert self._nursery is not None  # noqa: S101 - the contract: open is called while run runs
@@ -194,4 +198,4 @@ def create(settings: Settings) -> SphinxBackend:
     """
     if importlib.util.find_spec("pocketsphinx") is None:
         raise EngineSetupError("it needs pocketsphinx: pip install 'voxtral-actors[sphinx]'")
-    return SphinxBackend(settings.max_connections * limits.SPHINX_SLOTS_A_CONNECTION)
+    return SphinxBackend(settings.max_connections * sphinx_limits.SLOTS_A_CONNECTION)

@@ -22,7 +22,7 @@ import attrs
 import structlog
 import trio
 
-from voxtral_actors import limits
+from voxtral_actors.engine import sphinx_limits
 from voxtral_actors.engine import sphinx_worker as wire
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,7 @@ class Worker:
             WorkerLostError: the worker is gone, or has sent what is no event.
         """
         kind, consumed, length = wire.HEADER.unpack(await self._read(wire.HEADER.size))
-        if kind not in wire.KINDS or length > limits.SPHINX_MAX_TEXT_BYTES:
+        if kind not in wire.KINDS or length > sphinx_limits.MAX_TEXT_BYTES:
             raise WorkerLostError("the recogniser process sent garbage")
         try:
             text = (await self._read(length)).decode()
@@ -85,7 +85,7 @@ class Worker:
         self._process.kill()
         self._stdin.close()
         self._stdout.close()
-        with trio.move_on_after(limits.SPHINX_REAP_S, shield=True):
+        with trio.move_on_after(sphinx_limits.REAP_S, shield=True):
             await self._process.wait()
 
     async def _read(self, count: int) -> bytes:
@@ -119,7 +119,7 @@ class WorkerPool:
         with self._offers, self._takes:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._refill, first)
-                for _ in range(limits.SPHINX_WARM - 1):
+                for _ in range(sphinx_limits.WARM - 1):
                     nursery.start_soon(self._refill, None)
 
     async def take(self) -> Worker:
@@ -145,7 +145,7 @@ class WorkerPool:
                 given = False
             worker = None
             if not given:
-                await trio.sleep(limits.SPHINX_RETRY_S)
+                await trio.sleep(sphinx_limits.RETRY_S)
 
     async def start(self) -> Worker:
         """A worker that has loaded its model.
@@ -164,7 +164,7 @@ class WorkerPool:
         worker = Worker(process)
         self.workers.add(worker)
         try:
-            with trio.fail_after(limits.SPHINX_START_S):
+            with trio.fail_after(sphinx_limits.START_S):
                 if (await worker.receive()).kind != wire.READY:
                     raise WorkerLostError("the recogniser process sent garbage")
         except BaseException as error:  # cancellation too: whoever starts a worker ends it

@@ -27,6 +27,7 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Final
 
 from voxtral_actors import limits
+from voxtral_actors.engine import sphinx_limits
 
 if TYPE_CHECKING:
     from pocketsphinx import Decoder, Vad
@@ -50,8 +51,8 @@ class Recogniser:
         self._decoder = decoder
         self._vad = vad
         self.frame_bytes: int = vad.frame_bytes
-        self._before: deque[bytes] = deque(maxlen=limits.SPHINX_PREROLL_FRAMES)
-        self._votes: deque[bool] = deque(maxlen=limits.SPHINX_VOTES)
+        self._before: deque[bytes] = deque(maxlen=sphinx_limits.PREROLL_FRAMES)
+        self._votes: deque[bool] = deque(maxlen=sphinx_limits.VOTES)
         self._speaking = False
         self._segment_frames = 0
 
@@ -61,7 +62,7 @@ class Recogniser:
         if self._speaking:
             self._decoder.process_raw(pcm)
             self._segment_frames += 1
-            if sum(self._votes) <= limits.SPHINX_END_VOTES:
+            if sum(self._votes) <= sphinx_limits.END_VOTES:
                 return self._end()
             if self._must_cut():
                 text = self._end()
@@ -69,13 +70,13 @@ class Recogniser:
                 return text
             return ""
         self._before.append(pcm)
-        if sum(self._votes) >= limits.SPHINX_START_VOTES:
+        if sum(self._votes) >= sphinx_limits.START_VOTES:
             self._start()
         return ""
 
     def finish(self, tail: bytes) -> str:
         """The stream ends with `tail`, less than a frame; the text of what was left, or nothing."""
-        if not self._speaking and sum(self._votes) >= limits.SPHINX_TAIL_VOTES:
+        if not self._speaking and sum(self._votes) >= sphinx_limits.TAIL_VOTES:
             self._start()
         if not self._speaking:
             return ""
@@ -99,10 +100,10 @@ class Recogniser:
         return hypothesis.hypstr.strip() if hypothesis else ""
 
     def _must_cut(self) -> bool:
-        if self._segment_frames >= limits.SPHINX_SEGMENT_MAX_FRAMES:
+        if self._segment_frames >= sphinx_limits.SEGMENT_MAX_FRAMES:
             return True
-        return self._segment_frames >= limits.SPHINX_SEGMENT_LONG_FRAMES and not any(
-            list(self._votes)[-limits.SPHINX_LULL_FRAMES :]
+        return self._segment_frames >= sphinx_limits.SEGMENT_LONG_FRAMES and not any(
+            list(self._votes)[-sphinx_limits.LULL_FRAMES :]
         )
 
 
@@ -113,7 +114,7 @@ def make_recogniser() -> Recogniser:
     # The second pass (fwdflat) would start at the segment's end and take a twentieth of its length,
     # and on read speech neither it nor the lattice search (bestpath) finds more of the words.
     decoder = Decoder(loglevel="FATAL", fwdflat=False, bestpath=False)
-    vad = Vad(limits.SPHINX_VAD_MODE, limits.SAMPLE_RATE, limits.SPHINX_FRAME_S)
+    vad = Vad(sphinx_limits.VAD_MODE, limits.SAMPLE_RATE, sphinx_limits.FRAME_S)
     return Recogniser(decoder, vad)
 
 
@@ -151,7 +152,7 @@ def serve(audio: IO[bytes], events: IO[bytes], recogniser: Recogniser) -> None:
             if text:
                 say(text)
                 reported = consumed
-        if consumed - reported >= limits.SPHINX_PROGRESS_SAMPLES:
+        if consumed - reported >= sphinx_limits.PROGRESS_SAMPLES:
             tell(PROGRESS)
             reported = consumed
 

@@ -2,7 +2,8 @@
 
 The engine side puts events in with `put`, which never blocks and never refuses; the connection
 takes them out with `receive`. Between two calls of `receive` texts are joined and positions move
-forward, so a slow client costs the memory of its own text and nothing else.
+forward, so a slow client costs the memory of its own text and nothing else. A text keeps its own
+position all the same: what it is about is not what the engine has used since.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ActorStream:
         self.generation = generation
         self.backend: BackendStream | None = None
         self._on_abort = on_abort
-        self._text: list[str] = []
+        self._text: list[tuple[str, int]] = []
         self._consumed = 0
         self._moved = False
         self._last: Finished | Failed | None = None
@@ -50,9 +51,9 @@ class ActorStream:
             return False
         match event:
             case Text(text=text, consumed=consumed):
-                if text:
-                    self._text.append(text)
                 self._move(consumed)
+                if text:
+                    self._text.append((text, self._consumed))
             case Progress(consumed=consumed):
                 self._move(consumed)
             case Finished() | Failed():
@@ -90,10 +91,10 @@ class ActorStream:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             if self._text:
-                text = "".join(self._text)
+                pieces, at = tuple(self._text), self._text[-1][1]
                 self._text.clear()
-                self._moved = False
-                return Text(text, self._consumed)
+                self._moved = self._consumed > at
+                return Text("".join(text for text, _ in pieces), at, pieces)
             if self._moved:
                 self._moved = False
                 return Progress(self._consumed)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from voxtral_actors.engine import vllm_plugin
+from voxtral_actors.engine.port import spare_slots
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.settings import Settings
 
 PLAIN = (
     "gpu_memory_utilization",
-    "max_num_seqs",
     "max_num_batched_tokens",
     "max_model_len",
     "kv_cache_dtype",
@@ -55,6 +55,8 @@ def engine_args(settings: Settings, folder: Path) -> dict[str, Any]:
     check(settings)
     args: dict[str, Any] = {name: getattr(settings, name) for name in PLAIN}
     args |= {
+        # Those that roll are there twice for a moment.
+        "max_num_seqs": settings.max_num_seqs + spare_slots(settings.max_num_seqs),
         "model": str(folder),
         "served_model_name": settings.model_name,
         "enable_prefix_caching": False,

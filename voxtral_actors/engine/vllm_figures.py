@@ -32,7 +32,7 @@ class Figures:
         self.frames = 0
         """Frames heard so far."""
 
-    def record(self, rank: int, scheduler_stats: Any, iteration_stats: Any) -> None:
+    def record(self, rank: int, scheduler_stats: Any, preempted: int) -> None:
         figures = self.ranks.setdefault(rank, RankFigures())
         figures.steps += 1
         if scheduler_stats is not None:
@@ -41,8 +41,7 @@ class Figures:
                 scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
             )
             figures.kv_cache_usage = scheduler_stats.kv_cache_usage
-        if iteration_stats is not None:
-            figures.preempted += iteration_stats.num_preempted_reqs
+        figures.preempted += preempted
 
     def totals(self) -> dict[str, float]:
         """Name -> value; the KV cache usage is that of the fullest rank."""

@@ -1,12 +1,10 @@
-"""Everything that is called in vLLM, and its types: the only file of the server that imports it.
+"""What is called in vLLM, and its types; `vllm_line` has what is between its client and its engine.
 
 `load` builds the engine client. What it returns knows how the model wants its audio, what its
-tokens are in bytes, and how a frame becomes an input of the engine: that of vLLM's renderer, made
-directly. The renderer would put each frame through a processor made for whole files, in another
-thread, and hash its samples.
+tokens are in bytes, and how requests get to the engine and answers back.
 
-vLLM has no public interface at this depth. The version is pinned, and tests compare with vLLM's own
-way of doing it.
+vLLM has no public interface at this depth. The version is pinned, names that are not there keep the
+engine from starting, and tests compare with vLLM's own way of doing it.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from typing import Any
 import attrs
 
 from voxtral_actors import limits
-from voxtral_actors.engine import vllm_args, vllm_environ
+from voxtral_actors.engine import vllm_args, vllm_environ, vllm_line, vllm_request
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.vllm_figures import Figures
 from voxtral_actors.engine.vllm_frames import Layout
@@ -55,10 +53,8 @@ class Loaded:
     layout: Layout
     piece: Callable[[int], bytes] = attrs.field(repr=False)
     """The bytes of a token."""
-    params: Any = attrs.field(repr=False)
-    """Sampling parameters of every request."""
-    make_input: Callable[[str, list[int], bytearray], Any] = attrs.field(repr=False)
-    """(a hash that nothing else has, tokens, PCM16) -> what a request's input yields."""
+    line: vllm_line.Line = attrs.field(repr=False)
+    make_frame: vllm_request.MakeFrame = attrs.field(repr=False)
     capacity: Capacity
 
 
@@ -83,6 +79,7 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
         EngineSetupError: about the settings, or the model.
         Exception: whatever vLLM has to say; a ValueError is about the settings.
     """
+    import torch
     from vllm.config import LoggingConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
@@ -105,6 +102,9 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
     args = AsyncEngineArgs(**given, logging_config=lines)
     config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
     config.logging_config.configure_logging = True
+    # What is computed here are the samples of a frame. Of the long first one torch would make two
+    # threads' work, and its threads spin for milliseconds when they are done.
+    torch.set_num_threads(1)
     llm = AsyncLLM.from_vllm_config(
         config,
         stat_loggers=[_figures_logger(figures)],
@@ -113,7 +113,7 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
     )
     try:
         _keep_only_our_figures(llm)
-        return _learn(llm)
+        return _learn(llm, figures)
     except BaseException:
         shut_down(llm)
         raise
@@ -128,18 +128,25 @@ def shut_down(llm: Any) -> None:
     llm.shutdown(timeout=limits.VLLM_STOP_S)
 
 
-def _learn(llm: Any) -> Loaded:
+def _learn(llm: Any, figures: Figures) -> Loaded:
+    if missing := vllm_line.missing(llm):
+        raise EngineSetupError(f"this vLLM is not as expected: it has no {', '.join(missing)}")
     theirs = logging.getLogger("vllm")
     theirs.handlers.clear()
     theirs.propagate = True
     config = llm.vllm_config
     layout, piece = tokenizer_facts(llm.get_tokenizer())
+    make_frame = vllm_request.frame_maker(config.model_config.dtype)
+    pattern = vllm_request.pattern(llm, _sampling_params())
+    encoder = vllm_request.Encoder(llm.engine_core.encoder, pattern)
+    if not encoder.agrees():
+        raise EngineSetupError("this vLLM is not as expected: it makes other requests of a frame")
     return Loaded(
         llm=llm,
         layout=layout,
         piece=piece,
-        params=_sampling_params(),
-        make_input=input_maker(config.model_config.dtype),
+        line=vllm_line.Line(llm, encoder, figures),
+        make_frame=make_frame,
         capacity=Capacity(
             copies=config.parallel_config.data_parallel_size,
             max_tokens=config.model_config.max_model_len,
@@ -154,6 +161,7 @@ async def greet_workers(vllm: Loaded) -> int:
 
     Returns how many streams of the full length have room in the KV cache of one copy.
     """
+    vllm.line.attach()
     await vllm.llm.collective_rpc("voxtral_follow", args=(os.getpid(),))
     # The first frame is the longest; the next may be on its way before its blocks are given back.
     in_flight = 2 * len(vllm.layout.prefix)
@@ -178,7 +186,8 @@ def _figures_logger(figures: Figures) -> Any:
             self._rank = engine_index
 
         def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-            figures.record(self._rank, scheduler_stats, iteration_stats)
+            preempted = iteration_stats.num_preempted_reqs if iteration_stats is not None else 0
+            figures.record(self._rank, scheduler_stats, preempted)
 
         def log_engine_initialized(self) -> None:
             pass
@@ -240,40 +249,3 @@ def tokenizer_facts(tokenizer: Any) -> tuple[Layout, Callable[[int], bytes]]:
         return bytes(tekken.id_to_byte_piece(token, SpecialTokenPolicy.IGNORE))
 
     return layout, piece
-
-
-def input_maker(dtype: Any) -> Callable[[str, list[int], bytearray], Any]:
-    """What vLLM's renderer makes of a frame: the tokens, and one audio item that covers them.
-
-    The samples are cast to the type of the model, as vLLM's own server casts them. With more exact
-    ones a few tokens come out otherwise; which of the two reads better could only be told by the
-    real model on much speech, and what its makers measured is what is served here.
-    """
-    import torch
-    from vllm.engine.protocol import StreamingInput
-    from vllm.inputs.engine import mm_input
-    from vllm.multimodal.inputs import (
-        MultiModalBatchedField,
-        MultiModalFieldElem,
-        MultiModalKwargsItem,
-        MultiModalKwargsItems,
-        PlaceholderRange,
-    )
-
-    field = MultiModalBatchedField()
-
-    def make(hash_: str, tokens: list[int], pcm: bytearray) -> Any:
-        # Cast once, and first: to divide by a power of two is exact in every type of a model.
-        samples = torch.frombuffer(pcm, dtype=torch.int16).to(dtype).div_(32768)
-        element = MultiModalFieldElem(data=samples, field=field)
-        item = MultiModalKwargsItem({"audio_arrays": element})
-        return StreamingInput(
-            prompt=mm_input(
-                prompt_token_ids=tokens,
-                mm_kwargs=MultiModalKwargsItems({"audio": [item]}),
-                mm_hashes={"audio": [hash_]},
-                mm_placeholders={"audio": [PlaceholderRange(offset=0, length=len(tokens))]},
-            )
-        )
-
-    return make

@@ -6,10 +6,8 @@ tokens become text here (`vllm_text`).
 
 vLLM is imported and started in a thread of its own, so the server answers probes meanwhile.
 
-Slots. vLLM takes any number of requests and lets those wait that do not fit; paused sessions that
-wait for each other's memory wait for ever. So the engine counts what surely fits, each stream at
-its full length, and one stream more is refused. With several copies of the model it also chooses
-the copy, so that none gets more than its share.
+Slots. `vllm_slots` counts what surely fits. With several copies of the model the engine also
+chooses the copy, so that none gets more than its share.
 
 Length. A stream that would outgrow VLLM_MAX_MODEL_LEN ends in `Failed`, before vLLM would end it
 with a text that looks complete.
@@ -32,7 +30,7 @@ import structlog
 import trio
 
 from voxtral_actors import limits
-from voxtral_actors.engine import vllm_args, vllm_library, vllm_plugin
+from voxtral_actors.engine import vllm_args, vllm_library, vllm_plugin, vllm_slots
 from voxtral_actors.engine.hosted import AudioSource, HostedBackend
 from voxtral_actors.engine.port import (
     EngineEvent,
@@ -135,12 +133,19 @@ class VllmEngine:
         self._brood.look()
         capacity, layout = self.vllm.capacity, self.vllm.layout
         self._load.update(dict.fromkeys(range(capacity.copies), 0))
+        slots, spare = vllm_slots.of_a_copy(
+            asked=self.settings.max_num_seqs,
+            fit_kv_cache=fit_kv_cache,
+            fit_encoder=capacity.by_encoder_cache,
+        )
         return EngineInfo(
             name="vllm",
             model=self.settings.model_name,
-            slots=capacity.copies * self._slots_of_a_copy(fit_kv_cache),
+            slots=capacity.copies * slots,
+            spare=capacity.copies * spare,
             transcription_delay_ms=layout.delay_ms,
             timing=layout.timing(capacity.max_tokens),
+            rolls=True,
         )
 
     async def _ask_plugin(self) -> None:
@@ -150,22 +155,6 @@ class VllmEngine:
         on = self.figures.flat_sessions = not why_off
         tell = log.info if on or not self.settings.flat_sessions else log.warning
         tell("vllm.flat_sessions", on=on, why_off=why_off or None)
-
-    def _slots_of_a_copy(self, fit_kv_cache: int) -> int:
-        asked, fit_encoder = self.settings.max_num_seqs, self.vllm.capacity.by_encoder_cache
-        slots = max(1, min(asked, fit_kv_cache, fit_encoder))
-        figures = {
-            "slots": slots,
-            "max_num_seqs": asked,
-            "fit_kv_cache": fit_kv_cache,
-            "fit_encoder_cache": fit_encoder,
-        }
-        if slots == asked:
-            log.info("vllm.slots", **figures)
-        else:
-            hint = "a smaller VLLM_MAX_MODEL_LEN makes room for more streams"
-            log.warning("vllm.fewer_slots", hint=hint, **figures)
-        return slots
 
     async def wait_dead(self) -> None:
         try:
@@ -221,7 +210,7 @@ class VllmEngine:
         request_id = f"stream-{self._streams}"
         rank = min(self._load, key=self._load.__getitem__)
         self._load[rank] += 1
-        session = Session(self.vllm.llm, request_id, self.vllm.params, rank)
+        session = Session(self.vllm.line, request_id, rank)
         self._open[request_id] = session
         log.debug("vllm.stream", request=request_id, stream=spec.label, copy=rank)
         try:
@@ -265,7 +254,7 @@ class VllmEngine:
                         break  # what is left is padding
                     return self._too_long()
                 hash_ = f"{request_id}.{frames}"
-                token = await session.step(vllm.make_input(hash_, tokens, frame.pcm))
+                token = await session.step(vllm.make_frame(hash_, tokens, frame.pcm))
                 frames += 1
                 length += frame.tokens
                 self.figures.frames += 1

@@ -1,21 +1,22 @@
 """One streaming request at vLLM: frame in, token out, one frame in flight.
 
-Two asyncio tasks carry it. vLLM's own task reads frames out of `_inputs`; `_collect`, a task of
-this session, reads vLLM's results. `step` hands a frame to the one and waits for the other.
+To vLLM a request that may go on is one that comes again and again under the same name, each time
+with what is new of its prompt. So a frame is a request, and the first one begins it.
 
-The stop order is what matters. A frame that reaches vLLM after the request has been aborted starts
-the request anew, and nobody would ever end that one. So `close` first ends the input and waits
-until vLLM has let go of it, then aborts, then waits for the results to end. The input ends with a
-`CancelledError` of its own making, because an input that just ends is vLLM's sign of a request that
-is complete and wants one more step.
+The stop order is what matters. A frame that reaches the engine after its request has been aborted
+starts the request anew, and nobody would ever end that one. Frames are sent by `step` and by
+nothing else, at once, and whoever awaits `step` is the one who then calls `close`: so no frame can
+be on its way when `close` aborts. Answers that come later have no listener.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
+from voxtral_actors.engine.vllm_request import End
 from voxtral_actors.limits import VLLM_CLOSE_S
 
 
@@ -23,12 +24,14 @@ class SessionLostError(Exception):
     """vLLM ended the request by itself."""
 
 
-class Client(Protocol):
-    """What a session needs of vLLM: the two methods of `AsyncLLM` that it calls."""
+class Line(Protocol):
+    """What a session needs of `vllm_line.Line`."""
 
-    def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
-    ) -> AsyncGenerator[Any, None]: ...
+    def listen(self, request_id: str, take: Callable[[Any], None]) -> None: ...
+
+    def forget(self, request_id: str) -> None: ...
+
+    async def send(self, request: Any) -> None: ...
 
     async def abort(self, request_id: str) -> None: ...
 
@@ -36,19 +39,16 @@ class Client(Protocol):
 class Session:
     """One request, from its first frame on. Every method is called by one task."""
 
-    def __init__(self, client: Client, request_id: str, params: Any, rank: int | None) -> None:
+    def __init__(self, line: Line, request_id: str, rank: int | None) -> None:
         self.sent_at: float | None = None
-        """When the frame in flight, or the end, was handed over, on the loop's clock."""
-        self._client = client
+        """When the frame in flight was handed over, on the loop's clock."""
+        self._line = line
         self._request_id = request_id
-        self._params = params
         self._rank = rank
         self._loop = asyncio.get_running_loop()
-        self._frames: asyncio.Queue[Any] = asyncio.Queue()
-        self._answers: asyncio.Queue[int | Exception] = asyncio.Queue()
-        self._input_over = asyncio.Event()
-        self._aborting = False
-        self._results: asyncio.Task[None] | None = None
+        self._begun = False
+        self._answer: asyncio.Future[int] | None = None
+        self._lost: SessionLostError | None = None
 
     async def step(self, frame: Any) -> int:
         """Have one frame heard; returns the token that it was heard as.
@@ -56,77 +56,49 @@ class Session:
         Raises:
             Exception: what the request or the engine died of.
         """
-        if self._results is None:
-            self._results = asyncio.create_task(self._collect(), name=self._request_id)
-        self.sent_at = self._loop.time()
-        self._frames.put_nowait(frame)
-        answer = await self._answers.get()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if self._lost is not None:
+            raise self._lost
+        if not self._begun:
+            self._begun = True
+            self._line.listen(self._request_id, self._take)
+        self._answer = self._loop.create_future()
+        await self._send(frame)
+        return await self._answer
 
     async def finish(self) -> None:
-        """No more frames: end the request in good order."""
-        if self._results is not None:
-            self.sent_at = self._loop.time()
-            self._frames.put_nowait(None)
-            await asyncio.wait({self._results})
+        """No more frames: end the request in good order, which the engine answers with nothing."""
+        if self._begun and self._lost is None:
+            await self._send(End())
+            self._over()
 
     async def close(self) -> None:
-        """Leave nothing of the request at vLLM, wherever it stands. Where vLLM does not answer any
-        more it takes little more than `VLLM_CLOSE_S`."""
-        results, self.sent_at = self._results, None
-        if results is None or results.done():
+        """Leave nothing of the request at vLLM, wherever it stands, in `VLLM_CLOSE_S` at most."""
+        if not self._begun:
             return
-        try:
+        self._over()
+        with suppress(TimeoutError):  # its engine is dead or about to be found so
             async with asyncio.timeout(VLLM_CLOSE_S):
-                self._aborting = True
-                self._frames.put_nowait(None)
-                over = asyncio.ensure_future(self._input_over.wait())
-                try:
-                    await asyncio.wait({over, results}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    over.cancel()
-                await self._client.abort(self._request_id)
-        except TimeoutError:
-            pass  # its engine is dead or about to be found so
-        finally:
-            results.cancel()
-        await asyncio.wait({results}, timeout=VLLM_CLOSE_S / 2)
+                await self._line.abort(self._request_id)
 
-    # --- vLLM's task -------------------------------------------------------------------------
+    async def _send(self, request: Any) -> None:
+        request.request_id, request.data_parallel_rank = self._request_id, self._rank
+        self.sent_at = self._loop.time()
+        await self._line.send(request)
 
-    async def _inputs(self) -> AsyncGenerator[Any, None]:
-        try:
-            while True:
-                frame = await self._frames.get()
-                if self._aborting:
-                    raise asyncio.CancelledError("the stream is aborted")
-                if frame is None:
-                    return
-                yield frame
-        finally:
-            self._input_over.set()
+    def _over(self) -> None:
+        self._begun, self.sent_at = False, None
+        self._line.forget(self._request_id)
 
-    # --- The session's own task --------------------------------------------------------------
+    # --- The line's call -----------------------------------------------------------------------
 
-    async def _collect(self) -> None:
-        try:
-            outputs = self._client.generate(
-                self._inputs(), self._params, self._request_id, data_parallel_rank=self._rank
-            )
-            async for output in outputs:
-                for completion in output.outputs:
-                    self._take(completion)
-            self._answers.put_nowait(SessionLostError("vLLM ended the request"))
-        except Exception as error:
-            self._answers.put_nowait(error)
-
-    def _take(self, completion: Any) -> None:
+    def _take(self, answer: Any) -> None:
         # An end that comes together with a token is an end: a frame after it would begin anew.
-        if completion.finish_reason in ("abort", "error"):
-            reason = f"vLLM ended the request: {completion.finish_reason}"
-            self._answers.put_nowait(SessionLostError(reason))
-        elif completion.token_ids:
+        waiting = self._answer if self._answer is not None and not self._answer.done() else None
+        if answer.finish_reason is not None and str(answer.finish_reason) in ("abort", "error"):
+            self._lost = SessionLostError(f"vLLM ended the request: {answer.finish_reason}")
+            if waiting is not None:
+                waiting.set_exception(self._lost)
+        elif answer.new_token_ids:
             self.sent_at = None
-            self._answers.put_nowait(completion.token_ids[-1])
+            if waiting is not None:
+                waiting.set_result(answer.new_token_ids[-1])

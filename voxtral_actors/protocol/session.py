@@ -22,7 +22,6 @@ look at the utterances and never at the state.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -55,7 +54,7 @@ class Session:
         self._max_bad = max_bad
         self._accepting = True
         self._late: str | None = None  # the last request id that the server ended by itself
-        self._recent: deque[str] = deque(maxlen=RECENT_REQUESTS)  # request ids that are over
+        self._recent: list[str] = []  # request ids that are over, the last ones
 
     @property
     def quiet(self) -> bool:
@@ -259,7 +258,7 @@ class Session:
         if self.active is utterance:
             self.active = None
         self.tails.pop(utterance.key, None)
-        self._recent.append(utterance.request_id)
+        self._recent = [*self._recent, utterance.request_id][-RECENT_REQUESTS:]
         return [Abort(utterance.key), Emit(utterance.end(why))]
 
 

@@ -6,6 +6,7 @@ engine is there for as long as a connection may need it.
 A signal starts the drain. The listener goes on accepting, so that probes see 503 and clients are
 told to go elsewhere, until the last session has ended or the time for it is over; then everything
 is cancelled. A second signal does that at once, and the exit status says so: 128 and its number.
+One more signal (`draining`) starts a drain that has all the time it needs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from voxtral_actors import groups, limits
 from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine import registry
 from voxtral_actors.engine.actor import EngineActor
-from voxtral_actors.server import descriptors, metrics, quart_app
+from voxtral_actors.server import descriptors, draining, metrics, quart_app
 from voxtral_actors.server.admission import Admission
 from voxtral_actors.server.heartbeat import Heartbeat
 from voxtral_actors.server.listener import Listener, open_listeners
@@ -137,7 +138,7 @@ def main(settings: Settings) -> int:
 async def _until_signalled(settings: Settings) -> int:
     """Serve until a signal; returns the exit status."""
     cut = _Cut()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, draining.SIGNAL) as signals:
         async with trio.open_nursery() as nursery:
 
             async def serve(*, task_status: trio.TaskStatus[Running]) -> None:
@@ -147,7 +148,7 @@ async def _until_signalled(settings: Settings) -> int:
             running = await nursery.start(serve)
             nursery.start_soon(running.heartbeat.run)
             nursery.start_soon(_freeze, running.service.engine)
-            nursery.start_soon(_obey, signals, running, nursery.cancel_scope, cut)
+            nursery.start_soon(_obey, signals, running, nursery, cut)
     if not cut.signal:
         return 0
     name = signal.Signals(cut.signal).name
@@ -175,13 +176,27 @@ class _Cut:
 
 
 async def _obey(
-    signals: AsyncIterator[int], running: Running, scope: trio.CancelScope, cut: _Cut
+    signals: AsyncIterator[int], running: Running, nursery: trio.Nursery, cut: _Cut
 ) -> None:
-    """First signal: drain. Second: stop at once."""
+    """First signal: drain. Second: stop at once. The patient one counts for neither."""
+    stopping = False
     async for number in signals:
         log.info("server.signal", signal=signal.Signals(number).name)
-        if running.stop.is_set():
+        if number == draining.SIGNAL:
+            if not running.service.drain.started:
+                nursery.start_soon(_drain_patiently, running)
+        elif stopping:
             cut.signal, cut.connections = number, running.service.admission.open
-            scope.cancel(reason="a second signal")
+            nursery.cancel_scope.cancel(reason="a second signal")
             return
-        running.stop.set()
+        else:
+            stopping = True
+            running.stop.set()
+
+
+async def _drain_patiently(running: Running) -> None:
+    """Stop when the last session has ended by itself, or the other signal comes."""
+    log.info("server.draining", connections=running.service.admission.open, seconds=None)
+    running.service.drain.start()
+    await running.service.admission.nobody()
+    running.stop.set()

@@ -179,6 +179,7 @@ def _queue(queue: QueueStatistics, now: float) -> dict[str, Any]:
 def _utterance(utterance: UtteranceStatistics, now: float) -> dict[str, Any]:
     audio = utterance.audio or BacklogStatistics(0.0, 0.0, now)
     age = None if utterance.opened_at is None else _round(now - utterance.opened_at)
+    life = utterance.life
     return {
         "request_id": utterance.request_id,
         "state": utterance.state,
@@ -187,6 +188,10 @@ def _utterance(utterance: UtteranceStatistics, now: float) -> dict[str, Any]:
         "forwarded_s": _round(audio.fed_s),
         "used_s": _round(audio.used_s),
         "behind_s": _round(max(0.0, now - audio.behind_since)),
+        "streams": utterance.streams,
+        "rolls": {reason.value: count for reason, count in life.rolls.items() if count},
+        "replays": life.replays,
+        "kept_s": _round(life.journal.held / limits.SAMPLE_RATE),
     }
 
 
@@ -202,6 +207,8 @@ def _engine(service: Service, waiting_s: float) -> dict[str, Any]:
         "slots_leaving": engine.slots_leaving,
         "streams_opened": engine.streams_opened,
         "streams_refused": engine.streams_refused,
+        "slots_rolling": engine.slots_rolling,
+        "rolls_refused": engine.rolls_refused,
         "events_dropped": engine.events_dropped,
         "deaths": engine.deaths,
         "backlog_s": _round(waiting_s),

@@ -20,6 +20,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.server.heartbeat import BUCKETS, Heartbeat
 from voxtral_actors.server.listener import Listener
 from voxtral_actors.server.service import Service
@@ -45,12 +46,8 @@ class ServiceCollector(Collector):
             "connections_limit", "MAX_CONCURRENT_CONNECTIONS.", service.settings.max_connections
         )
         yield _counter("connections", "Admitted connections so far.", admission.admitted)
-        yield _labelled(
-            "connections_refused",
-            "Connections refused, by reason.",
-            ["reason"],
-            {(reason,): count for reason, count in admission.refused.items()},
-        )
+        refused = "Connections refused, by reason."
+        yield _by("connections_refused", refused, "reason", admission.refused)
         yield _labelled(
             "connections_ended",
             "Admitted connections that ended, by class and reason.",
@@ -65,34 +62,21 @@ class ServiceCollector(Collector):
             "Attempts to accept without a file descriptor left.",
             sockets.out_of_descriptors,
         )
-        yield _labelled(
-            "sockets_ended",
-            "Sockets that ended, by reason.",
-            ["reason"],
-            {(reason,): count for reason, count in sockets.ended.items()},
-        )
+        yield _by("sockets_ended", "Sockets that ended, by reason.", "reason", sockets.ended)
         yield _gauge("engine_ready", "1 if the engine is ready.", engine.ready)
         yield _gauge("engine_slots", "Streams that the engine takes.", engine.slots)
         yield _gauge("engine_slots_taken", "Streams that the engine holds.", engine.slots_taken)
         yield _counter("engine_streams", "Streams opened.", engine.streams_opened)
         yield _counter("engine_streams_refused", "Opens without a slot.", engine.streams_refused)
+        yield _gauge("engine_slots_rolling", "Spare slots taken by rolls.", engine.slots_rolling)
+        yield _counter("rolls_refused", "Rolls without a spare slot.", engine.rolls_refused)
         yield _counter("engine_events_dropped", "Events of dead streams.", engine.events_dropped)
         yield _counter("engine_starts", "Times the engine became ready.", engine.starts)
         yield _counter("engine_deaths", "Times the engine failed or died.", engine.deaths)
         for name, value in service.engine.figures().items():
             make = _counter if name.endswith("_total") else _gauge
             yield make(f"engine_{name}", "Told by the engine itself, for this life.", value)
-        told = service.utterances
-        yield _gauge("utterances_waiting", "Utterances that wait for a lost engine.", told.waiting)
-        yield _counter("utterance_waits", "Waits for a lost engine.", told.waits)
-        yield _counter("replays", "Streams that heard audio again.", told.replays)
-        yield _counter("replayed_audio_seconds", "Audio that was heard again.", told.replayed_s)
-        yield _labelled(
-            "utterances_given_up",
-            "Utterances that lost their stream for good, by why.",
-            ["why"],
-            {(why,): count for why, count in told.given_up.items()},
-        )
+        yield from _utterances(service.utterances)
         loop = self._heartbeat.statistics()
         yield HistogramMetricFamily(
             PREFIX + "loop_lag_seconds",
@@ -106,6 +90,22 @@ class ServiceCollector(Collector):
         yield _counter("loop_long_passes", "Times that a task held the loop.", loop.long_passes)
         yield _gauge("tasks", "Tasks of trio.", loop.tasks)
         yield _gauge("memory_blocks", "Pieces of memory of Python's objects.", loop.blocks)
+
+
+def _utterances(told: UtteranceFigures) -> Iterable[Metric]:
+    yield _by(
+        "utterances_ended", "Utterances that ended, by what they came to.", "outcome", told.ended
+    )
+    yield _by("segments", "Streams that another one followed, by why.", "reason", told.segments)
+    yield _gauge("utterances_waiting", "Utterances that wait for a lost engine.", told.waiting)
+    yield _counter("utterance_waits", "Waits for a lost engine.", told.waits)
+    yield _by("replays", "Streams that heard audio again, by why.", "cause", told.replays)
+    yield _counter("replayed_audio_seconds", "Audio that was heard again.", told.replayed_s)
+    given_up = "Utterances that lost their stream for good, by why."
+    yield _by("utterances_given_up", given_up, "why", told.given_up)
+    held, forgotten = told.journals()
+    yield _gauge("journal_seconds", "Audio that is kept to be heard again.", held)
+    yield _counter("journal_forgotten_seconds", "Audio that could not be kept.", forgotten)
 
 
 def process_registry() -> CollectorRegistry:
@@ -123,6 +123,10 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(PREFIX + name, text, value=float(value))
+
+
+def _by(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    return _labelled(name, text, [label], {(key,): count for key, count in counts.items()})
 
 
 def _labelled(name: str, text: str, labels: list[str], values: Mapping[Any, int]) -> Metric:

@@ -112,6 +112,10 @@ class Chain:
         """All text about the audio before was said."""
         return self._journal.said_until
 
+    @property
+    def journal(self) -> JournalStatistics:
+        return self._journal.statistics()
+
     def statistics(self) -> ChainStatistics:
         return ChainStatistics(
             journal=self._journal.statistics(),
@@ -168,7 +172,7 @@ class Chain:
                 self._stitcher.overlapping(stream, begins, roll.end)
         if roll is not None:
             self._rolls[roll.reason] += 1
-        self._segmenter.begin(begins)
+        self._segmenter.begin(begins, mute=roll is not None and roll.reason is Reason.MUTE)
         self._streams[stream] = _Stream(begins)
         self._fed = self._position = begins
         return [*todo, *self._feed(self._journal.end), *self._advance()]
@@ -190,13 +194,14 @@ class Chain:
         late = self._timing.delay if hearing.finished else 0
         said = Said(text, consumed - self._timing.delay, late)
         todo = self._say(self._stitcher.hear(stream, said), consumed)
+        newest = stream == next(reversed(self._streams))
+        mute = self._segmenter.heard(consumed, text=bool(text.strip())) if newest else None
         if len(self._streams) > 1:
             return todo
-        mute = self._segmenter.heard(consumed, text=bool(text.strip()))
         if not self._stitcher.waiting:
             self._journal.settle(consumed, self._segmenter.unheard_from)
         replayable = isinstance(self._journal.replay(), Replay)
-        if mute is not None and replayable and not self._complete:
+        if mute is not None and replayable:
             todo += self._open(mute)
         return todo
 

@@ -4,7 +4,7 @@ An utterance is a chain of streams, its *segments*, because no stream is good fo
 context has an end, its memory grows with the stream, and now and then a model falls silent over
 speech and stays so. The segmenter hears the audio and says where the next segment should begin:
 
-1. after `target_s`, in the next pause, which is where nothing can be lost;
+1. after `target_s`, in the next pause in which no text is overdue: nothing can be lost there;
 2. where no pause comes until `limit_s`, at the quietest moment of the last `window_s`; the streams
    overlap there, and `stitch` finds the seam in the words;
 3. where speech gets no text for `mute_s`: then the segment begins where that speech began.
@@ -124,6 +124,7 @@ class Segmenter:
         # Where speech is: ends of blocks. Ahead of the engine, and used by it without any text.
         self._ahead: deque[int] = deque(maxlen=_AHEAD)
         self._unheard: deque[int] = deque()
+        self._mute_at = 0  # the last proposal
         self._mute_from = 0  # no proposal before
         self._mute_wait = MUTE_AGAIN
 
@@ -162,19 +163,22 @@ class Segmenter:
             return None
         at = self.unheard_from
         assert at is not None  # noqa: S101 - there is unheard speech
-        self._mute_from = consumed + self._mute_wait
-        self._mute_wait = min(2 * self._mute_wait, MUTE_AGAIN_MOST)
+        self._mute_at, self._mute_from = consumed, consumed + AGAIN
         return Roll(at, self._meter.position, Reason.MUTE)
 
-    def begin(self, at: int) -> None:
-        """A segment begins here: the engine is going to hear all that comes after."""
+    def begin(self, at: int, *, mute: bool = False) -> None:
+        """A segment begins here, as proposed because of silence or not: the engine is going to hear
+        all that comes after."""
         self._start = at
+        if mute:
+            self._mute_from = self._mute_at + self._mute_wait
+            self._mute_wait = min(2 * self._mute_wait, MUTE_AGAIN_MOST)
         while self._unheard and self._unheard[-1] > at:
             self._ahead.appendleft(self._unheard.pop())
         self._unheard.clear()
 
     def _roll(self, block: Block) -> list[Roll]:
-        if block.quiet >= self._pause and self._meter.clear:
+        if block.quiet >= self._pause and self._meter.clear and not self._perhaps_mute:
             at, reason = _before(block.end), Reason.PAUSE
         elif block.end - self._start >= self._limit:
             at, reason = self._quietest(block.end), Reason.LENGTH
@@ -182,6 +186,11 @@ class Segmenter:
             return []
         self._retry_at = block.end + AGAIN
         return [Roll(at, block.end, reason)]
+
+    @property
+    def _perhaps_mute(self) -> bool:
+        """Text is overdue. A stream that is left now would take the words with it."""
+        return self._policy.mute_s > 0 and len(self._unheard) * BLOCK > self._lag
 
     def _quietest(self, end: int) -> int:
         """The middle of the gap with the least level in the window, its newest part left out."""

@@ -44,6 +44,16 @@ CONNECTION_BUGS: Final = (
         finding="P3: more than one step waits",
     ),
     Bug(
+        "audio dropped",
+        "Audio that comes while the backlog is full is thrown away.",
+        Edit(
+            "connection.voice:Voice._do",
+            "link.stream.feed(pcm)",
+            "link.backlog.full or link.stream.feed(pcm)",
+        ),
+        finding="none was lost",
+    ),
+    Bug(
         "no back-pressure",
         "The bridge reads on however far the engine is behind.",
         Edit("connection.bridge:Bridge.run", "await self._wait_room()", "pass"),
@@ -63,6 +73,12 @@ CONNECTION_BUGS: Final = (
         "idle timer off",
         "Who says nothing stays.",
         Edit("connection.idle:run", "if not timeout:", "if True:"),
+        finding="it is idle",
+    ),
+    Bug(
+        "duration timer off",
+        "A connection may grow as old as it likes.",
+        Edit("connection.duration:run", "if not max_duration:", "if True:"),
         finding="it is idle",
     ),
     Bug(
@@ -145,6 +161,34 @@ CONNECTION_BUGS: Final = (
         "The Close frame comes without the event that says why.",
         Edit("protocol.session:Session._close", "Emit(farewell(*ids, close)), ", ""),
         finding="P17",
+    ),
+    Bug(
+        "bad messages not counted",
+        "Who sends rubbish may go on for ever.",
+        Edit("protocol.session:Session._bad", "self.bad_messages += 1", "pass"),
+        finding="too many bad messages",
+    ),
+    Bug(
+        "close forgets tails",
+        "A close ends what takes audio, and not what is being finalised.",
+        Edit(
+            "protocol.session:Session._close",
+            "self._living()",
+            "[self.active] if self.active else []",
+        ),
+        finding="without the end of a stream",
+    ),
+    Bug(
+        "drain lets utterances start",
+        "A connection that is about to be closed takes on more.",
+        Edit("connection.drain:_leave", "await bridge.tell(StopStarts())", "pass"),
+        finding="started after the stop",
+    ),
+    Bug(
+        "drain lets everybody go at once",
+        "The clients of a server that stops come to the next one all at the same moment.",
+        Edit("connection.drain:_leave", "await trio.sleep(turn)", "pass"),
+        finding="before its turn",
     ),
     Bug(
         "late audio is an error",

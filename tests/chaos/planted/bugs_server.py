@@ -27,9 +27,9 @@ SERVER_BUGS: Final = (
         "slots without limit",
         "The engine is buried under streams when it is slow to let go.",
         Edit(
-            "engine.actor:EngineActor.open",
-            ">= slots or len(self._streams) >= 2 * slots:",
-            ">= 2 * slots + 1:",
+            "engine.actor:EngineActor._find_slot",
+            "buried = len(self._streams) >= 2 * (info.slots + info.spare)",
+            "buried, info = False, attrs.evolve(info, slots=99)",
         ),
         finding="P5: too many slots",
     ),
@@ -72,7 +72,7 @@ SERVER_BUGS: Final = (
     Bug(
         "text merged to its last word",
         "Of texts that come faster than they are fetched only the last is kept.",
-        Edit("engine.stream:ActorStream.receive", '"".join(self._text)', "self._text[-1]"),
+        Edit("engine.stream:ActorStream.receive", "tuple(self._text)", "(self._text[-1],)"),
         finding=" for ",
     ),
     Bug(
@@ -148,6 +148,16 @@ SERVER_BUGS: Final = (
             "if True:",
         ),
         finding="another task is sending",
+    ),
+    Bug(
+        "departures never end",
+        "Who has left keeps its place among those who leave, so a few can and nobody else.",
+        Edit(
+            "server.guarded_stream:GuardedStream.run",
+            "self._departures.release()",
+            "pass",
+        ),
+        finding="has left, and its socket is kept",
     ),
     Bug(
         "sockets never forgotten",
