@@ -32,7 +32,7 @@ import trio
 
 from bench.figures import RESULTS, machine, save, table, versions
 from bench.processes import cpu_seconds
-from bench.soak_life import IDLE_S, Crowd
+from bench.soak_life import IDLE_S, PATIENCE_S, Crowd
 from tests.chaos.real_harness import figures, many_descriptors, scripted_server, settled
 from tests.server.server_process import ServerProcess
 
@@ -109,17 +109,22 @@ def waited_s(pid: int) -> float:
 
 
 async def look(server: ServerProcess, began: float) -> Sample:
-    raw = await whole_figures(server)
-    return Sample(
-        at_s=trio.current_time() - began,
-        rss=raw["process_resident_memory_bytes"] / MB,
-        blocks=raw["memory_blocks"],
-        tasks=raw["tasks"],
-        descriptors=raw["process_open_fds"],
-        threads=threads_of(server.process.pid),
-        sessions=raw["connections_open"],
-        raw=raw,
-    )
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            raw = await figures(server)
+            try:
+                return Sample(
+                    at_s=trio.current_time() - began,
+                    rss=raw["process_resident_memory_bytes"] / MB,
+                    blocks=raw["memory_blocks"],
+                    tasks=raw["tasks"],
+                    descriptors=raw["process_open_fds"],
+                    threads=threads_of(server.process.pid),
+                    sessions=raw["connections_open"],
+                    raw=raw,
+                )
+            except KeyError:  # under load the crowd pushes a scrape out, which cuts its answer
+                await trio.sleep(0.1)
 
 
 async def at_rest(server: ServerProcess, began: float) -> Sample:

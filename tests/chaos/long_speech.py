@@ -58,7 +58,7 @@ class Heard:
     """Seconds of audio in a second, of each part."""
     segments: Counter[str] = attrs.field(factory=Counter)
     blocks: list[float] = attrs.field(factory=list)
-    """Python's memory after each part, in MiB; without the text, which has to grow."""
+    """Python's memory after each part, in MiB, without the audio that is kept."""
     sizes: list[float] = attrs.field(factory=list)
     """What else was asked for after each part."""
     held_s: float = 0
@@ -111,7 +111,8 @@ async def utter(
                 heard.audio_s += SAYING_S
             heard.paces.append(times * SAYING_S / (time.monotonic() - begun))
             gc.collect()
-            heard.blocks.append(tracemalloc.get_traced_memory()[0] / 2**20)
+            kept = figures.journals()[0] * MESSAGE
+            heard.blocks.append((tracemalloc.get_traced_memory()[0] - kept) / 2**20)
             heard.sizes.append(size())
             if time.monotonic() > until:
                 break

@@ -77,7 +77,7 @@ class Speaker:
         """Every word once, over so many connections at least."""
         assert self.said
         for expected, told, ended in self.said:
-            assert told == ended == expected
+            assert told == ended == expected, f"{told!r}, {ended!r} for {expected!r}"
         assert self.statistics is not None
         assert self.statistics.reconnects >= reconnects
 

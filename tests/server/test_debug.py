@@ -81,6 +81,8 @@ async def test_the_live_tree_of_a_conversation_has_no_text_no_audio_and_no_key()
         tail, active = talking["utterances"]
         assert (tail["request_id"], tail["state"]) == ("call-7", "finalising")
         assert (tail["accepted_s"], tail["forwarded_s"], tail["used_s"]) == (4.0, 4.0, USED_S)
+        assert (tail["streams"], tail["rolls"], tail["replays"]) == (1, {}, 0)
+        assert tail["kept_s"] == 4.0
         assert (active["request_id"], active["state"]) == ("call-8", "active")
         assert 0 <= active["age_s"] <= tail["age_s"] <= talking["age_s"] < 10
         assert set(talking["queues"]) == {"inbound", "admitted", "outbound"}

@@ -203,7 +203,6 @@ CONNECTION_BUGS: Final = (
     Bug(
         "rate limiter off by one",
         "A window lets one message more through than its limit.",
-        Edit("protocol.rate:Window.__attrs_post_init__", "=self.limit)", "=self.limit + 1)"),
         Edit("protocol.rate:Window.admit", "== self.limit:", "> self.limit:"),
         finding="a window",
     ),
