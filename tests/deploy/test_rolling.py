@@ -25,10 +25,10 @@ from voxtral_actors.client.errors import ClientError, ConnectFailed
 
 SPEAKERS = 20
 PACE_S = 0.04
-SHORT, LONG = 40, 150
-"""Frames of an utterance: one that ends within a drain, and one that is handed over in it."""
-DRAIN_S = 10
-LIMIT_S = 90
+FRAMES = 40
+DRAIN_S = 20
+"""Of which five seconds are before anything is finalised: an utterance takes two."""
+LIMIT_S = 150
 """A hang, and not a promise: it takes half a minute, most of which HAProxy waits between looks."""
 
 
@@ -80,8 +80,8 @@ async def test_p16_restarts_and_crashes_behind_haproxy_cost_no_word(tmp_path: Pa
             async with haproxy(tmp_path, *[replica.port for replica in replicas]) as balancer:
                 stop, url = trio.Event(), f"ws://{HOST}:{balancer.port}/ws"
                 async with trio.open_nursery() as crowd:
-                    for number, speaker in enumerate(speakers):
-                        crowd.start_soon(speaker.run, url, stop, SHORT if number % 4 else LONG)
+                    for speaker in speakers:
+                        crowd.start_soon(speaker.run, url, stop, FRAMES)
                     for replica in replicas:
                         status, old = await replica.restart(signal.SIGTERM, nursery, balancer)
                         assert status == 0
@@ -93,7 +93,7 @@ async def test_p16_restarts_and_crashes_behind_haproxy_cost_no_word(tmp_path: Pa
             nursery.cancel_scope.cancel()
 
     for speaker in speakers:
-        # Who came to the second one stays there until it is restarted, and sees both crashes.
-        speaker.assert_heard_rightly(reconnects=3)
+        # Two or more by the moments at which it was just between two connections.
+        speaker.assert_heard_rightly(reconnects=2)
     # There always was a replica: whoever lost one found the other at once.
     assert not [error for error in troubles if isinstance(error, ConnectFailed)], troubles

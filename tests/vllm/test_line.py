@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from voxtral_actors.engine import vllm_line, vllm_request
+from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.vllm_figures import Figures
 from voxtral_actors.engine.vllm_line import Line
 from voxtral_actors.engine.vllm_request import Encoder, End, frame_maker
@@ -28,7 +29,6 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 def core_request(**changed: Any) -> Any:
     """A frame of silence, as vLLM's input processor would make it."""
     import torch
-    from vllm.inputs.engine import mm_input  # noqa: F401 - the place it is found at
     from vllm.multimodal import inputs
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine import EngineCoreRequest
@@ -175,9 +175,8 @@ class Attached:
             errored=False,
         )
         assert vllm_line.missing(llm) == []
-        self.line = Line(
-            llm, SimpleNamespace(encode=lambda request: (b"ours", request)), self.figures
-        )  # type: ignore[arg-type]
+        encoder = SimpleNamespace(encode=lambda request: (b"ours", request))
+        self.line = Line(llm, cast("Encoder", encoder), self.figures)
         self.heard: list[str] = []
 
     async def __aenter__(self) -> Self:
@@ -260,6 +259,15 @@ def test_figures_count_a_step_once_and_what_was_preempted() -> None:
             assert (totals["vllm_steps_total"], totals["vllm_preemptions_total"]) == (1, 2)
             there.client.outputs_queue.put_nowait(outputs("theirs"))  # its loggers bring it there
             assert there.figures.totals()["vllm_steps_total"] == 1
+
+    run(test())
+
+
+def test_a_vllm_that_has_begun_to_read_is_refused() -> None:
+    async def test() -> None:
+        async with Attached() as there:
+            with pytest.raises(EngineSetupError, match="not as expected"):
+                there.line.attach()
 
     run(test())
 

@@ -25,7 +25,13 @@ from typing import Any
 import attrs
 
 from voxtral_actors import limits
-from voxtral_actors.engine import vllm_args, vllm_environ, vllm_line, vllm_request
+from voxtral_actors.engine import (
+    vllm_args,
+    vllm_environ,
+    vllm_line,
+    vllm_plugin,
+    vllm_request,
+)
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.vllm_figures import Figures
 from voxtral_actors.engine.vllm_frames import Layout
@@ -130,7 +136,7 @@ def shut_down(llm: Any) -> None:
 
 def _learn(llm: Any, figures: Figures) -> Loaded:
     if missing := vllm_line.missing(llm):
-        raise EngineSetupError(f"this vLLM is not as expected: it has no {', '.join(missing)}")
+        raise _unexpected(f"it has no {', '.join(missing)}")
     theirs = logging.getLogger("vllm")
     theirs.handlers.clear()
     theirs.propagate = True
@@ -140,7 +146,7 @@ def _learn(llm: Any, figures: Figures) -> Loaded:
     pattern = vllm_request.pattern(llm, _sampling_params())
     encoder = vllm_request.Encoder(llm.engine_core.encoder, pattern)
     if not encoder.agrees():
-        raise EngineSetupError("this vLLM is not as expected: it makes other requests of a frame")
+        raise _unexpected("it makes other requests of a frame")
     return Loaded(
         llm=llm,
         layout=layout,
@@ -154,6 +160,13 @@ def _learn(llm: Any, figures: Figures) -> Loaded:
             by_encoder_cache=llm.input_processor.mm_encoder_cache_size // len(layout.prefix),
         ),
     )
+
+
+def _unexpected(why: str) -> EngineSetupError:
+    import vllm
+
+    tested = ", ".join(vllm_plugin.TESTED_VERSIONS)
+    return EngineSetupError(f"vllm {vllm.__version__} is not as {tested} is: {why}")
 
 
 async def greet_workers(vllm: Loaded) -> int:

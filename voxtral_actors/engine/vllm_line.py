@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
+from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.vllm_figures import Figures
 from voxtral_actors.engine.vllm_request import Encoder
 
@@ -75,8 +76,16 @@ class Line:
         return len(self._answers.takers)
 
     def attach(self) -> None:
-        """Take the four places; before the first word to the engine, in the loop."""
+        """Take the four places; before the first word to the engine, in the loop.
+
+        Raises:
+            EngineSetupError: vLLM has begun to read.
+        """
         core, resources = self._core, self._core.resources
+        if resources.output_queue_task is not None:
+            raise EngineSetupError(
+                "this vLLM is not as expected: it reads answers before the start"
+            )
         core.outputs_queue = self._answers
         core.encoder = self._encoder
         core.input_socket = _Sender(core.input_socket)
