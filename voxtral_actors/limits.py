@@ -205,12 +205,12 @@ second on any machine that keeps up; a kernel that is compiled for a shape that 
 meet takes some seconds. [guess]"""
 
 VLLM_CLOSE_S: Final = 1.0
-"""For vLLM to let go of an aborted request, which takes a turn or two of the loop."""
+"""For the message that aborts a request to be sent, which waits for nothing in a sound engine."""
 
 VLLM_STOP_S: Final = 1.0
 VLLM_KILL_S: Final = 2.5
 """For vLLM's processes to end when asked to, and then by force: a killed process still has to give
-back gigabytes. With what streams take to close (1.5 times `VLLM_CLOSE_S`) they make
+back gigabytes. With what streams take to close (`VLLM_CLOSE_S`) they fit in
 `ENGINE_STOP_S`."""
 
 # --- Model files -------------------------------------------------------------------------------

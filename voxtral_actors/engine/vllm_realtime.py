@@ -1,8 +1,8 @@
 """Voxtral Realtime on vLLM: its `AsyncLLM` in the loop thread, one streaming request a stream.
 
 It does for a stream what vLLM's own realtime server does for a session, on a shorter way: a frame
-is handed over as the finished input that vLLM's renderer would make of it (`vllm_library`), and
-tokens become text here (`vllm_text`).
+is made a request here (`vllm_request`) and sent past what vLLM has in front of its engine
+(`vllm_line`), and tokens become text here (`vllm_text`).
 
 vLLM is imported and started in a thread of its own, so the server answers probes meanwhile.
 

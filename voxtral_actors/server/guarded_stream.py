@@ -232,16 +232,10 @@ class GuardedStream:
         self._sends.add(scope)
         try:
             with scope:
-                try:
-                    self._send_lock.acquire_nowait()  # `acquire` gives the turn away all the same
-                except trio.WouldBlock:
-                    await self._send_lock.acquire()
-                try:
+                async with self._send_lock:
                     if not self.over:
                         await self._stream.send_all(data)
                         self.bytes_out += len(data)
-                finally:
-                    self._send_lock.release()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.abort(Ending.CLIENT_LEFT)
         finally:

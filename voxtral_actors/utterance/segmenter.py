@@ -179,13 +179,14 @@ class Segmenter:
 
     def _roll(self, block: Block) -> list[Roll]:
         if block.quiet >= self._pause and self._meter.clear and not self._perhaps_mute:
-            at, reason = _before(block.end), Reason.PAUSE
+            # Not up to this block: it may be the first of a word, whose level is smoothed.
+            at, end, reason = _before(block.end), block.end - BLOCK, Reason.PAUSE
         elif block.end - self._start >= self._limit:
-            at, reason = self._quietest(block.end), Reason.LENGTH
+            at, end, reason = self._quietest(block.end), block.end, Reason.LENGTH
         else:
             return []
         self._retry_at = block.end + AGAIN
-        return [Roll(at, block.end, reason)]
+        return [Roll(at, end, reason)]
 
     @property
     def _perhaps_mute(self) -> bool:

@@ -144,8 +144,8 @@ SERVER_BUGS: Final = (
         "Sends do not wait for each other.",
         Edit(
             "server.guarded_stream:GuardedStream.send_all",
-            "self._send_lock.acquire_nowait()",
-            "self._send_lock = trio.Lock(); self._send_lock.acquire_nowait()",
+            "async with self._send_lock:",
+            "if True:",
         ),
         finding="another task is sending",
     ),
