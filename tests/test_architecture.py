@@ -93,7 +93,7 @@ MAY_IMPORT: list[tuple[str, tuple[str, ...]]] = [
     ),
     ("cli", ("logs", "lazy", "settings", "server", "demo", "engine.fetch_cli")),
     ("__main__", ("cli",)),
-    ("planning", ()),
+    ("planning", ("engine.port",)),
     ("settings", ("limits", "secret", "setting_types")),
     ("setting_types", ("limits", "secret")),
     ("logs", ("limits", "secret")),

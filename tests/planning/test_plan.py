@@ -7,6 +7,7 @@ from math import comb
 import attrs
 import pytest
 
+from voxtral_actors.engine.port import spare_slots
 from voxtral_actors.planning import plan, sharing, steps
 from voxtral_actors.planning.dimensions import VOXTRAL_MINI_4B
 from voxtral_actors.planning.gpus import GPUS
@@ -35,7 +36,14 @@ def test_the_encoder_cache_binds_where_the_largest_batch_is_too_small() -> None:
     made = plan.make(VOXTRAL_MINI_4B, hardware("b200"), LIVE, quick)
 
     assert made.binding.name == "encoder cache"
-    assert made.streams == plan.BATCH_CHOICES[-1] // plan.prefix_tokens(400)
+    assert made.streams + made.spare == plan.BATCH_CHOICES[-1] // plan.prefix_tokens(400)
+
+
+def test_what_fits_is_shared_with_the_streams_that_utterances_go_over_to() -> None:
+    made = plan.make(VOXTRAL_MINI_4B, hardware("l40s"), attrs.evolve(LIVE, utterance=600))
+
+    assert made.spare == spare_slots(made.streams) > 0
+    assert made.streams + made.spare <= made.binding.streams < made.streams + made.spare + 2
 
 
 def test_a_model_that_does_not_fit_carries_nobody() -> None:

@@ -58,7 +58,8 @@ def test_json_has_the_same_plan() -> None:
     done = plan("--gpu", "h100", "--steps", "1=5,8=8", "--json")
 
     made = json.loads(done.output)
-    assert made["streams"] == min(limit["streams"] for limit in made["limits"])
+    fit = min(limit["streams"] for limit in made["limits"])
+    assert fit - 2 < made["streams"] + made["spare"] <= fit
     assert made["settings"]["VLLM_MAX_NUM_SEQS"] == str(made["streams"])
     assert made["step_measured"] is True
 

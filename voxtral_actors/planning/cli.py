@@ -147,6 +147,7 @@ limit           streams  from
 {_limits(made)}
 
 streams   {made.streams:6}  live at once; a step of all takes {made.step_ms:.1f} ms ({how})
+spare     {made.spare:6}  more, for utterances that go over to a new stream
 sessions  {made.sessions:6}  that have an utterance open {load.duty:.0%} of the time, with at most
                   {load.refused:.2%} of utterances refused
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from voxtral_actors.engine.port import with_spare
 from voxtral_actors.planning import memory, sharing, steps
 from voxtral_actors.planning.dimensions import Dimensions
 from voxtral_actors.planning.gpus import Gpu
@@ -60,10 +61,12 @@ class Limit:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """See the module. `step_ms` is a step with all `streams` in it."""
+    """See the module. `step_ms` is a step with all `streams` in it, and the `spare` ones."""
 
     limits: tuple[Limit, ...]
     streams: int
+    spare: int
+    """Of what fits, kept for utterances that go over to a new stream."""
     sessions: int
     step_ms: float
     step_measured: bool
@@ -120,13 +123,15 @@ def make(
         Limit("step time", step.live(), f"{steps.BUSY:.0%} of {steps.FRAME_MS:g} ms"),
         Limit("encoder cache", batch // prefix, f"{batch} batched tokens, {prefix} a first frame"),
     )
-    streams = min(limit.streams for limit in limits)
+    fit = min(limit.streams for limit in limits)
+    streams, spare = with_spare(fit, fit) if fit else (0, 0)
     sessions = sharing.sessions(streams, load.duty, load.refused)
     return Plan(
         limits=limits,
         streams=streams,
+        spare=spare,
         sessions=sessions,
-        step_ms=step.ms(streams),
+        step_ms=step.ms(streams + spare),
         step_measured=bool(measured),
         weights_gib=weights / memory.GIB,
         kv_cache_gib=max(free, 0) / memory.GIB,
