@@ -47,6 +47,18 @@ async def test_p15_replay_budget_runs_out() -> None:
     assert connection.house.figures.given_up == {"budget": 1}
 
 
+async def test_p11_a_stream_that_ends_too_early_is_an_error_where_nothing_is_replayed() -> None:
+    async with connected(LIVE, replay_budget_s=0) as connection:
+        connection.client.start("a")
+        connection.client.audio(speech(2))
+        await trio.sleep(0.5)
+        connection.house.streams[0].finished = True  # nobody has told it to
+        with trio.fail_after(3):
+            error = await connection.client.hear(events.Error, "a")
+
+    assert (error.code, error.reason_code) == ("engine_unavailable", "engine_stream_lost")
+
+
 @pytest.mark.parametrize("late", [-0.001, 0, 0.001])
 async def test_p11_the_budget_runs_out_as_the_engine_is_ready(late: float) -> None:
     script = Script(step_s=0.04, start_s=4)

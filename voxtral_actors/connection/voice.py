@@ -212,7 +212,7 @@ class Voice:
             case Failed():
                 broke = losses.failed(self._key, event)
                 return self._lose(number, broke) if event.retryable else [broke]
-            case Finished() if not link.backlog.finishing and self._budget:
+            case Finished() if not link.backlog.finishing:
                 return self._lose(number, losses.ended_early(self._key))
             case Finished(prompt_tokens=prompt, completion_tokens=completion):
                 self._let_go(number)
