@@ -7,8 +7,8 @@ in fluent speech the smoothed level falls to that of the noise every second or s
 in the closure of a plosive, so the least level of the last seconds is about the noise. It follows
 noise down at once and up within the window, needs no training and does not ask for a pause first.
 
-Levels are in dB below full scale. A figure is taken from every fourth sample: folding the spectrum
-keeps its power, and a block of 80 figures is within 0.7 dB of the truth. The mean is taken out, for
+Levels are in dB below full scale. A figure is taken from every eighth sample: folding the spectrum
+keeps its power, and a block of 40 figures is within 1 dB of the truth. The mean is taken out, for
 cheap microphones have an offset.
 """
 
@@ -23,7 +23,7 @@ from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
 BLOCK: Final = SAMPLE_RATE // 50
 """Samples of one figure: short enough to see the gap between two words."""
 
-_STRIDE: Final = 4
+_STRIDE: Final = 8
 _PICKS: Final = BLOCK // _STRIDE
 _BLOCK_BYTES: Final = BLOCK * BYTES_PER_SAMPLE
 _FULL_SCALE_DB: Final = 20 * log10(2**15)
