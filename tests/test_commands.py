@@ -88,6 +88,7 @@ def test_a_measurement_takes_it(name: str, arguments: str, monkeypatch: pytest.M
     if name == "charts":  # it takes none, and needs the extra `bench` already to be imported
         assert (arguments, (ROOT / "bench" / "charts.py").exists()) == ("", True)
     else:
+        monkeypatch.delitem(sys.modules, f"bench.{name}", raising=False)  # another test imported it
         with pytest.raises(Parsed):
             runpy.run_module(f"bench.{name}", run_name="__main__")
 

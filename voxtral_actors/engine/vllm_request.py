@@ -142,7 +142,8 @@ class Encoder:
     def encode(self, request: Any) -> Sequence[Any]:
         """A message, in parts."""
         if isinstance(request, Frame):
-            return self._of_frame(request, time.time())
+            # The engine orders by it and does nothing else with it, so it need not be the date.
+            return self._of_frame(request, time.monotonic())
         if isinstance(request, End):
             return self._of_end(request)
         parts: Sequence[Any] = self._theirs.encode(request)
