@@ -75,7 +75,7 @@ def ruts(rng: random.Random) -> Storm:
     part: Callable[[], Ruts] = partial(Ruts, rng.randrange(2**32))
     return Storm(
         kind="ruts",
-        guests=guests(rng, rng.randint(2, 4), [lecturer], toxics.gentle, 4),
+        guests=guests(rng, rng.randint(1, 3), [lecturer], toxics.gentle, 4),
         env={"VOXTRAL_SEGMENT_S": "0", "VOXTRAL_MUTE_S": "2"},
         script=script,
         part=part,
