@@ -128,7 +128,7 @@ def test_no_block_is_left_out() -> None:
     """A new block needs a test: here, in `test_readme.py`, or in `deploy/test_websocat.py`."""
     kinds = ("sh", "text", "python", "json", "toml", "console")
     assert {kind: len(blocks("README.md", kind)) for kind in kinds} == {
-        "sh": 5,  # of which the first is in `test_commands.py` and `test_demo.py`
+        "sh": 6,  # of which `make` has two, in `test_commands.py` and `test_demo.py`
         "text": 1,
         "python": 1,
         "json": 0,
