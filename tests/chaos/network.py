@@ -61,6 +61,9 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._outbound = outbound
         self._sending = self._receiving = False
 
+    def send_now(self, data: bytes) -> int:
+        return self._outbound.write_now(data)
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending")

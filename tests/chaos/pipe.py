@@ -52,23 +52,25 @@ class Pipe:
         return arrival <= trio.current_time() and isinstance(piece, bytes)
 
     async def write(self, data: bytes) -> None:
-        start = 0
-        while start < len(data):
-            self._link.pass_time()
-            if self.writer_closed:
-                raise trio.ClosedResourceError
-            if self._link.broken:
-                raise trio.BrokenResourceError
-            if self.reader_closed and not self._link.dark:
-                self._link.refuse(self)
-                raise trio.BrokenResourceError
-            whole = self._link.toxics.buffer_bytes
-            room = whole - self._held
-            if room < min(len(data) - start, whole // 2):  # not byte by byte, as TCP does not
-                await self._wait(NEVER)
-                continue
-            self._put(data[start : start + room])
-            start += room
+        while data := data[self.write_now(data) :]:
+            await self._wait(NEVER)
+
+    def write_now(self, data: bytes) -> int:
+        """How many bytes found room."""
+        self._link.pass_time()
+        if self.writer_closed:
+            raise trio.ClosedResourceError
+        if self._link.broken:
+            raise trio.BrokenResourceError
+        if self.reader_closed and not self._link.dark:
+            self._link.refuse(self)
+            raise trio.BrokenResourceError
+        whole = self._link.toxics.buffer_bytes
+        room = whole - self._held
+        if room < min(len(data), whole // 2):  # not byte by byte, as TCP does not
+            return 0
+        self._put(data[:room])
+        return min(room, len(data))
 
     def _put(self, data: bytes) -> None:
         """What fits into the buffer is under way at once, in as many pieces as the toxics say."""

@@ -34,7 +34,7 @@ OURS = (
 )
 AFTER_A_LOSS = ("_reopen",)
 """Those that are there only after an engine is lost."""
-STACK = ("_run_app", "handle_websocket", "handle_messages", "_send_pings", "_watch_silence")
+STACK = ("_run_app", "handle_websocket", "handle_messages", "_watch_silence")
 
 UNNOTICED = "as if nothing had been cut"
 BUG = "the error and the Close of a bug"

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 from tests.server.wire_helpers import (
     BINARY,
     OPTIONS,
+    PING,
     PONG,
     TEXT,
     about,
@@ -128,6 +129,17 @@ async def test_an_admitted_socket_has_no_deadline(autojump_clock: MockClock) -> 
         await raw.send(frame(TEXT, b"still here"))
         assert await raw.frame() == (TEXT, b"still here")
         assert server.listener.statistics().admitted == 1
+
+
+async def test_an_admitted_peer_is_pinged_now_and_then(autojump_clock: MockClock) -> None:
+    async with simulated() as server:
+        raw = server.connect()
+        await raw.upgrade()
+        start = trio.current_time()
+        for number in range(1, 6):
+            assert (await raw.frame(skip=()))[0] == PING
+            assert trio.current_time() - start == about(number * limits.PING_INTERVAL_S)
+            await raw.send(frame(PONG))
 
 
 async def test_p4_a_black_holed_peer_is_cut(autojump_clock: MockClock) -> None:

@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
-from trio_websocket import WebSocketConnection, open_websocket
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from tests.server.wire_app import Seen, echo_app
 from voxtral_actors.server.listener import Listener, open_listeners
@@ -140,8 +140,18 @@ class Served:
         async with stream:
             yield Raw(stream)
 
-    def socket(self, path: str = "/ws") -> Any:
-        return open_websocket(HOST, self.port, path, use_ssl=False)
+    @asynccontextmanager
+    async def socket(self, path: str = "/ws") -> AsyncIterator[WebSocketConnection]:
+        """A client. trio-websocket would leave its socket open where the server closes first."""
+        async with (
+            await trio.open_tcp_stream(HOST, self.port) as stream,
+            trio.open_nursery() as nursery,
+        ):
+            peer = await wrap_client_stream(nursery, stream, HOST, path)
+            try:
+                yield peer
+            finally:
+                await peer.aclose()  # noqa: ASYNC102 - who uses it has a deadline
 
     @asynccontextmanager
     async def bystander(self) -> AsyncIterator[None]:

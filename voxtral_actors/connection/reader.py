@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from voxtral_actors.connection.activity import Activity
@@ -16,8 +18,9 @@ async def run(
     inbound: trio.MemorySendChannel[Inbound],
     activity: Activity,
     max_bytes: int,
+    pass_by: Callable[[Inbound], bool],
 ) -> None:
-    """Read until the client is gone."""
+    """Read until the client is gone. `pass_by` takes what need not go through `inbound`."""
     with inbound:
         while True:
             try:
@@ -25,4 +28,6 @@ async def run(
             except Disconnected:
                 return
             activity.touch()
-            await pass_on(inbound, decode(frame, max_bytes))
+            message = decode(frame, max_bytes)
+            if not pass_by(message):
+                await pass_on(inbound, message)

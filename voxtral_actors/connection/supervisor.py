@@ -101,7 +101,8 @@ async def serve(
         nursery.cancel_scope.cancel(reason="the connection has ended")
 
     def read() -> Awaitable[None]:
-        return reader.run(transport, wires.inbound_send, activity, settings.max_message_bytes)
+        most = settings.max_message_bytes
+        return reader.run(transport, wires.inbound_send, activity, most, limiter.pass_by)
 
     def write() -> Awaitable[None]:
         deadline = settings.write_deadline_s
@@ -149,10 +150,10 @@ async def _last_words(transport: Transport, session: Session, closes: list[Close
     spec = closes[0].spec
     with trio.move_on_after(LAST_WORDS_S, shield=True):
         if spec.error:
-            with suppress(Exception):
+            with suppress(Exception):  # the socket, or the transport, that broke the connection
                 error = farewell(session.session_id, CONNECTION_REQUEST_ID, closes[0])
                 await transport.send(encode(error))
-        with suppress(Exception):
+        with suppress(Exception):  # the same
             await transport.close(spec.code, spec.slug)
 
 

@@ -1,6 +1,7 @@
 """The channels of one connection, made in one place.
 
     reader -> inbound -> limiter -> admitted -> bridge -> outbound -> writer
+           (audio) ...................^
 
 Each end has one owner, which closes it with a plain `with` on its first line: the actor that the
 picture shows at it, except for `outbound`. Both its ends belong to the supervisor, for they must be

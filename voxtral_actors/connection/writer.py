@@ -6,6 +6,7 @@ and nothing can be told to it any more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -29,20 +30,18 @@ async def run(
     `closing` is told of a Close before it is sent: once it is out, the client hangs up, and this
     task may be cancelled for that before it gets any further. `moved` tells when an item was taken.
     """
-    async for item in outbound:
-        moved.touch()
-        if isinstance(item, Close):
-            closing(item)
-        try:
-            with trio.move_on_after(deadline) as scope:
+    with trio.CancelScope() as scope:
+        async for item in outbound:
+            moved.touch()
+            scope.deadline = moved.last + deadline
+            try:
                 if isinstance(item, Close):
+                    closing(item)
                     await transport.close(item.spec.code, item.spec.slug)
-                else:
-                    await transport.send(encode(item))
-        except Disconnected:
-            return
-        if scope.cancelled_caught:
-            closing(Close.SLOW_CONSUMER)
-            return
-        if isinstance(item, Close):
-            return
+                    return
+                await transport.send(encode(item))
+            except Disconnected:
+                return
+            scope.deadline = math.inf
+    if scope.cancelled_caught:
+        closing(Close.SLOW_CONSUMER)

@@ -4,8 +4,9 @@ The stream belongs to the task that awaits `run`; it is closed when `run` return
 (`read`) receives, any task sends, and one cancel scope spans them all, the application included:
 ending the connection means cancelling that scope, so the app learns of a cut at the same moment.
 
-1. A send is never torn in two by a cancelled caller: it is shielded, and under a deadline instead.
-   A peer that has not taken it in `write_deadline_s`, the queue included, is a slow consumer.
+1. A send is never torn in two by a cancelled caller. What the kernel does not take at once is
+   shielded, and under a deadline instead: a peer that has not taken it in `write_deadline_s`, the
+   queue included, is a slow consumer.
 2. The whole connection has at most one deadline, `_due` says what it means when it passes: the
    handshake until `admit`, nothing afterwards, the close handshake once our Close or EOF is out.
 3. Silence counts only while a receive is pending: time in which we do not read is our own.
@@ -29,6 +30,7 @@ import attrs
 import trio
 
 from voxtral_actors import limits
+from voxtral_actors.server.direct_stream import DirectStream
 from voxtral_actors.standstill import stood_still
 
 RECEIVE_BYTES = 65_536
@@ -88,7 +90,10 @@ class WireStatistics:
 
 
 class GuardedStream:
-    """A stream whose every wait is bounded; see the rules above."""
+    """A stream whose every wait is bounded; see the rules above.
+
+    `stream` may have the `send_now` of a `DirectStream`.
+    """
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class GuardedStream:
         self.bytes_in = 0
         self.bytes_out = 0
         self._stream = stream
+        self._hand_over: Callable[[bytes], int] | None = getattr(stream, "send_now", None)
         self._ending: Ending | None = None
         self._over = False
         self._draining = False
@@ -208,24 +214,52 @@ class GuardedStream:
             if not self._draining:
                 await handle(bytes(data))
 
+    async def ping(self) -> None:
+        """Ask the peer for a sign of life, if there is a way to."""
+
     async def _watch_silence(self) -> None:
-        """Cut a peer for which a receive has waited too long; dearer with a deadline a receive."""
-        limit = self.options.peer_silence_s
+        """Ping, and cut a peer for which a receive has waited too long; dearer with a deadline a
+        receive, and in two tasks."""
+        limit, interval = self.options.peer_silence_s, self.options.ping_interval_s
+        ping_at = trio.current_time() + interval
         while True:
             now = trio.current_time()
-            since = now if self._pending_since is None else self._pending_since
-            if now >= since + limit:
+            cut_at = limit + (now if self._pending_since is None else self._pending_since)
+            if now >= cut_at:
                 self.abort(Ending.PEER_SILENT)
                 return
-            await trio.sleep_until(since + limit)
-            if stood_still(since + limit):  # what the peer sent is in the socket: read it first
+            if now >= ping_at:
+                ping_at = now + interval
+                await self.ping()
+            await trio.sleep_until(min(cut_at, ping_at))
+            if stood_still(cut_at):  # what the peer sent is in the socket: read it first
                 await trio.sleep(limits.STANDSTILL_S)
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data` or end the connection; never raises for a peer that is gone.
 
-        A caller that sends in a loop is cancelled at the checkpoint after the end.
+        A caller that sends in a loop is cancelled at the checkpoint after the end. Before that this
+        is a checkpoint only where it has to wait.
         """
+        data = self._send_now(data)
+        if data:
+            await self._send_rest(data)
+        if self.over:
+            await trio.lowlevel.checkpoint()
+
+    def _send_now(self, data: bytes) -> bytes:
+        """Send what goes out without a wait, if nobody waits already; returns what is left."""
+        if self._hand_over is None or self._sends or self._draining or self.over:
+            return data
+        try:
+            sent = self._hand_over(data)
+        except trio.BrokenResourceError:
+            self.abort(Ending.CLIENT_LEFT)
+            return b""
+        self.bytes_out += sent
+        return data[sent:]
+
+    async def _send_rest(self, data: bytes) -> None:
         limit = trio.current_time() + self.options.write_deadline_s
         limit = min(limit, self._scope.deadline)  # it does not reach behind the shield by itself
         scope = trio.CancelScope(shield=True, deadline=limit)
@@ -242,8 +276,6 @@ class GuardedStream:
             self._sends.discard(scope)
         if scope.cancelled_caught:
             self.abort(self.ending or Ending.SLOW_CONSUMER)
-        if self.over:
-            await trio.lowlevel.checkpoint()
 
     async def close(self) -> None:
         """Say EOF, then let the reader discard what still comes; bounded by the close handshake."""
@@ -262,6 +294,6 @@ class GuardedStream:
                     self.abort(Ending.CLIENT_LEFT)
 
     def _reset_on_close(self) -> None:
-        if isinstance(self._stream, trio.SocketStream):
+        if isinstance(self._stream, DirectStream):
             with contextlib.suppress(OSError):  # it may be reset or closed already
-                self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

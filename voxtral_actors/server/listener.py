@@ -23,6 +23,7 @@ import trio
 
 from voxtral_actors import limits
 from voxtral_actors.server.descriptors import PatientListener
+from voxtral_actors.server.direct_stream import DirectStream
 from voxtral_actors.server.refusals import Refusals
 from voxtral_actors.server.wire import (
     Address,
@@ -103,7 +104,7 @@ class Listener:
     ) -> None:
         """Serve one connection to its end; a simulation hands its memory streams in here."""
         wire = Wire(
-            stream,
+            DirectStream(stream) if isinstance(stream, trio.SocketStream) else stream,
             self._options,
             self._departures,
             peer=peer,

@@ -24,6 +24,7 @@ from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
 from wsproto.events import Event as WebSocketEvent
+from wsproto.utilities import LocalProtocolError
 
 from voxtral_actors.connection.wiring import pass_on
 from voxtral_actors.protocol.closing import Close
@@ -96,6 +97,11 @@ class WebSocket(WSStream):
         else:
             await self._send_wsproto_event(TextMessage(data=text))
 
+    async def ping(self) -> None:
+        """Send a Ping, if that still makes sense."""
+        if not self.closed and self.handshake.accepted:
+            await self._send_wsproto_event(Ping())
+
     async def take(self, data: bytes) -> bool:
         """Read what came from the socket, if it is frames; else it is hypercorn's to look at."""
         if self.closed or not self.handshake.accepted:
@@ -125,8 +131,7 @@ class WebSocket(WSStream):
         await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def app_send(self, message: Any) -> None:
-        if self.closed:
-            await trio.lowlevel.checkpoint()  # an app that sends in a loop must stay cancellable
+        await trio.lowlevel.checkpoint()  # an app that sends in a loop must stay cancellable
         await super().app_send(message)
 
     async def _send_wsproto_event(self, event: WebSocketEvent) -> None:
@@ -134,16 +139,13 @@ class WebSocket(WSStream):
             ConnectionState.OPEN,
             ConnectionState.REMOTE_CLOSING,
         }
-        await super()._send_wsproto_event(event)
+        try:
+            data = self.connection.send(event)
+        except LocalProtocolError:  # nothing more may be sent, and nobody is to blame
+            return
+        await self._guard.send_all(data)  # hypercorn would hand it through three more calls
         if closing:
             self._guard.close_sent()
-
-    async def _send_pings(self) -> None:
-        # A first ping at once, as hypercorn has it, only crosses what the client says first.
-        interval = self.config.websocket_ping_interval
-        while interval and not self.closed:
-            await trio.sleep(interval)
-            await self._send_wsproto_event(Ping())
 
     async def _handle_events(self) -> None:
         for count, event in enumerate(self.connection.events(), 1):

@@ -80,6 +80,10 @@ class Wire(GuardedStream):
         super().admit()
         self._on_admit(self)
 
+    async def ping(self) -> None:
+        if self.websocket is not None:
+            await self.websocket.ping()
+
     def statistics(self) -> WireStatistics:
         return WireStatistics(
             peer=f"{self.peer[0]}:{self.peer[1]}" if self.peer else "",
@@ -120,7 +124,7 @@ class Wire(GuardedStream):
 
 
 class _Tasks:
-    """hypercorn's task group: the app and hypercorn's pings, in the connection's nursery."""
+    """hypercorn's task group: the app, in the connection's nursery."""
 
     def __init__(self, wire: Wire, nursery: trio.Nursery) -> None:
         self._wire = wire
@@ -231,7 +235,6 @@ def _config(options: WireOptions) -> Config:
     config.errorlog = logging.getLogger("hypercorn.error")  # else it adds a handler to stderr
     config.include_server_header = False
     config.websocket_max_message_size = options.max_message_bytes
-    config.websocket_ping_interval = options.ping_interval_s
     return config
 
 

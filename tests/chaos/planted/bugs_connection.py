@@ -32,6 +32,16 @@ CONNECTION_BUGS: Final = (
         finding="slots are left of nobody",
     ),
     Bug(
+        "audio overtakes",
+        "Audio goes past the limiter while what was said before it waits there.",
+        Edit(
+            "connection.limiter:Limiter.pass_by",
+            "not inbound.statistics().tasks_waiting_receive",
+            "False",
+        ),
+        finding="no_active_request",
+    ),
+    Bug(
         "end of the audio not passed on",
         "A final commit does not reach the engine.",
         Edit("connection.voice:Voice._do", "link.stream.finish()", "pass"),
@@ -100,9 +110,9 @@ CONNECTION_BUGS: Final = (
     Bug(
         "write deadline off",
         "Neither the writer nor the socket's guard gives up a client that does not read.",
-        Edit("connection.writer:run", "move_on_after(deadline)", "move_on_after(10**9)"),
+        Edit("connection.writer:run", "moved.last + deadline", "math.inf"),
         Edit(
-            "server.guarded_stream:GuardedStream.send_all",
+            "server.guarded_stream:GuardedStream._send_rest",
             "limit = trio.current_time() + self.options.write_deadline_s",
             "limit = math.inf",
         ),

@@ -143,11 +143,17 @@ SERVER_BUGS: Final = (
         "two send at once",
         "Sends do not wait for each other.",
         Edit(
-            "server.guarded_stream:GuardedStream.send_all",
+            "server.guarded_stream:GuardedStream._send_rest",
             "async with self._send_lock:",
             "if True:",
         ),
         finding="another task is sending",
+    ),
+    Bug(
+        "what did not go out at once is lost",
+        "Where the socket takes a part of a message, the rest of it is forgotten.",
+        Edit("server.guarded_stream:GuardedStream._send_now", "return data[sent:]", "return b''"),
+        finding="does not read and is still connected",
     ),
     Bug(
         "departures never end",
