@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict, deque
+from io import StringIO
 from typing import TypeVar
 
 import trio
@@ -87,7 +88,7 @@ class Client:
     def __init__(self, transport: FakeTransport) -> None:
         self._transport = transport
         self._arrived = trio.lowlevel.ParkingLot()
-        self._texts: defaultdict[str, list[str]] = defaultdict(list)
+        self._texts: defaultdict[str, StringIO] = defaultdict(StringIO)
         self.alive: Counter[str] = Counter()
         """Utterances by request id that were started and have no terminal event."""
         self.heard: list[Event] = []
@@ -201,9 +202,9 @@ class Client:
             case events.Delta():
                 assert self.alive[name] > 0, f"{event} of no living utterance"
                 assert event.delta
-                self._texts[name].append(event.delta)
+                self._texts[name].write(event.delta)
             case events.Done():
-                assert event.text == "".join(self._texts[name])
+                assert event.text == self._texts[name].getvalue()
                 self._ended(event)
             case events.Cancelled() if event.reason != "no_active_request":
                 self._ended(event)
@@ -219,4 +220,4 @@ class Client:
     def _ended(self, event: Event) -> None:
         assert self.alive[event.request_id] > 0, f"{event} ends nothing"
         self.alive[event.request_id] -= 1
-        self._texts[event.request_id].clear()
+        self._texts.pop(event.request_id, None)

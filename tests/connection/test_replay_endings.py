@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from tests.connection.endings import cancel, end, leave
 from tests.connection.fakes import Connection, connected
 from tests.connection.test_replay import AWAY, LIVE, speak
 from tests.engine.scripted import FRAME, Script, speech, transcript
@@ -102,26 +103,10 @@ async def test_p12_cancel_is_heard_at_once_while_the_engine_is_away() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def cancel(connection: Connection) -> None:
-    connection.client.cancel("a")
-    await connection.client.hear(events.Cancelled, "a")
-
-
 async def barge_in(connection: Connection) -> None:
     connection.client.utter("b", speech(1, 2))
     await connection.client.hear(events.Cancelled, "a")
     assert (await connection.client.hear(events.Done, "b")).text == transcript(speech(1, 2))
-
-
-async def leave(connection: Connection) -> None:
-    connection.client.leave()
-    await connection.ended()
-
-
-async def end(connection: Connection) -> None:
-    connection.client.say("end")
-    await connection.ended()
-    connection.client.the(events.Cancelled, "a")
 
 
 async def drain(connection: Connection) -> None:

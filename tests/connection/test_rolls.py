@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.connection.endings import cancel, end, leave
 from tests.connection.fakes import Connection, connected, house, make_settings
 from tests.connection.speakers import (
     LIVE,
@@ -216,26 +217,10 @@ async def finish(connection: Connection) -> None:
     assert len(text) > 20
 
 
-async def cancel(connection: Connection) -> None:
-    connection.client.cancel("a")
-    await connection.client.hear(events.Cancelled, "a")
-
-
 async def barge_in(connection: Connection) -> None:
     connection.client.utter("b", audio_of(SPEECH[:10], 50))
     await connection.client.hear(events.Cancelled, "a")
     assert (await connection.client.hear(events.Done, "b")).text == text_of(SPEECH[:10])
-
-
-async def leave(connection: Connection) -> None:
-    connection.client.leave()
-    await connection.ended()
-
-
-async def end(connection: Connection) -> None:
-    connection.client.say("end")
-    await connection.ended()
-    connection.client.the(events.Cancelled, "a")
 
 
 async def drain(connection: Connection) -> None:

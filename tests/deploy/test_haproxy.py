@@ -20,7 +20,7 @@ from tests.server.harness import request
 from tests.server.server_process import server_process
 from tests.server.wire_client import KEY, Client, websocket
 from voxtral_actors import limits
-from voxtral_actors.protocol.events import Delta, Done, Error, SessionCreated
+from voxtral_actors.protocol.events import Error, SessionCreated
 from voxtral_actors.settings import load
 
 SILENCE = bytes(32_000)
@@ -94,26 +94,16 @@ async def test_p16_behind_haproxy_a_drain_moves_new_clients_and_cuts_nobody(tmp_
                 async with session(balancer.port) as third, session(balancer.port) as fourth:
                     assert (home(third), home(fourth)) == (2, 2)
 
-                    await finish(leaving)
+                    await leaving.finish_whole(SILENCE, audio_s=2)
                     await leaving.refused("shutting_down", "shutting_down")
                     assert await leaving.closed() == (1012, "shutting_down")
                     assert await old.exit_status() == 0
 
-                    await finish(staying)
+                    await staying.finish_whole(SILENCE, audio_s=2)
                     for client in (staying, third, fourth):
                         await client.alive()
                 async with session(balancer.port) as late:
                     assert home(late) == 2
-
-
-async def finish(client: Client) -> None:
-    """Say the rest of the utterance and end it: it must be whole."""
-    await client.send(SILENCE)
-    await client.finish()
-    while isinstance(event := await client.next(), Delta):
-        pass
-    assert isinstance(event, Done), event
-    assert event.usage.audio_seconds == 2
 
 
 async def test_haproxy_lets_nobody_outside_to_the_figures(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from tests.server.server_process import ServerProcess, server_process
-from voxtral_actors.protocol.events import Delta, Done, Error
+from voxtral_actors.protocol.events import Done, Error
 
 SILENCE = bytes(32_000)
 SHORT = {"VOXTRAL_DRAIN_TIMEOUT_S": "2", "WS_CLOSE_GRACE_S": "0.5"}
@@ -63,12 +63,7 @@ async def test_p16_a_patient_drain_ends_with_the_last_utterance_however_long_it_
 
             await trio.sleep(float(SHORT["VOXTRAL_DRAIN_TIMEOUT_S"]) + 0.5)  # SIGTERM would cut
             assert not command.ended.is_set()
-            await speaking.send(SILENCE)
-            await speaking.finish()
-            while isinstance(event := await speaking.next(), Delta):
-                pass
-            assert isinstance(event, Done), event
-            assert event.usage.audio_seconds == 2
+            await speaking.finish_whole(SILENCE, audio_s=2)
             assert isinstance(await speaking.next(), Error)
             assert await speaking.closed() == (1012, "shutting_down")
             assert await server.exit_status() == 0

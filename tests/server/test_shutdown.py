@@ -16,7 +16,7 @@ from tests.server.wire_client import Client, deaf_client
 from tests.server.wire_helpers import HOST
 from voxtral_actors.engine.sphinx_limits import WARM
 from voxtral_actors.limits import RETRY_AFTER_DRAIN_S
-from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error
+from voxtral_actors.protocol.events import Cancelled, Done, Error
 
 SILENCE = bytes(32_000)
 BOTH = [signal.SIGTERM, signal.SIGINT]
@@ -49,12 +49,7 @@ async def test_p16_sigterm_lets_utterances_finish_and_exits_0() -> None:
                 assert error.details["retry_after_s"] == RETRY_AFTER_DRAIN_S
                 assert await late.closed() == (1012, "shutting_down")
 
-            await speaking.send(SILENCE)
-            await speaking.finish()
-            while isinstance(event := await speaking.next(), Delta):
-                pass
-            assert isinstance(event, Done), event
-            assert event.usage.audio_seconds == 2
+            await speaking.finish_whole(SILENCE, audio_s=2)
             assert isinstance(await speaking.next(), Error)
             assert await speaking.closed() == (1012, "shutting_down")
 

@@ -19,7 +19,15 @@ import attrs
 import trio
 
 from tests.server.wire_helpers import BINARY, CLOSE, HOST, TEXT, Raw, frame
-from voxtral_actors.protocol.events import EVENT_CLASSES, Delta, Error, Event, SessionCreated, Usage
+from voxtral_actors.protocol.events import (
+    EVENT_CLASSES,
+    Delta,
+    Done,
+    Error,
+    Event,
+    SessionCreated,
+    Usage,
+)
 
 KEY = "open-sesame-for-tests"
 SESSION = "ses-1"
@@ -66,6 +74,13 @@ class Client:
 
     async def finish(self, request_id: str = "r1") -> None:
         await self.say("input_audio_buffer.commit", request_id, final=True)
+
+    async def finish_whole(self, pcm: bytes, *, audio_s: float) -> None:
+        """Say the rest of the utterance and end it: all `audio_s` seconds of it must be done."""
+        await self.send(pcm)
+        await self.finish()
+        done = await self.hear_past_deltas(Done)
+        assert done.usage.audio_seconds == audio_s
 
     async def append(self, pcm: bytes, request_id: str = "r1") -> None:
         """Audio as base64; binary frames go through `send`."""

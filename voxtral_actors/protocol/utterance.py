@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 
 from voxtral_actors.limits import SAMPLE_RATE
 from voxtral_actors.protocol.events import Cancelled, Delta, Done, Error, Usage
 from voxtral_actors.protocol.signals import Broke, Completed
+
+_PIECES: Final = 1000
+"""An hour has fifty thousand, which would weigh ten times what they say."""
 
 
 @attrs.define
@@ -22,6 +27,8 @@ class Utterance:
     def hear(self, text: str, consumed: int) -> Delta:
         """New text, after the engine has used `consumed` samples."""
         self._text.append(text)
+        if len(self._text) > _PIECES:
+            self._text[:] = ["".join(self._text)]
         audio_ms = min(consumed, self.samples) * 1000 // SAMPLE_RATE
         return Delta(self.session_id, self.request_id, text, audio_ms)
 
