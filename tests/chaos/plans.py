@@ -14,6 +14,7 @@ from typing import TypeAlias
 import trio
 
 from tests.chaos.story import Story
+from tests.server.wire_helpers import PING, frame
 from voxtral_actors.limits import CLOSE_HANDSHAKE_S, HANDSHAKE_S, LAST_WORDS_S
 from voxtral_actors.protocol.events import Cancelled, Error, Pong, SessionUpdated
 
@@ -199,6 +200,8 @@ async def deaf(story: Story) -> None:
     answer_bytes, queued = 300, 64
     for number in range(queued + 2 * 65_536 // answer_bytes):
         peer.client.say("ping", f"{number}" + "x" * 200)
+        if number % 16 == 0:  # the answer to it has to wait for one that is not taken
+            peer.wire(frame(PING, b"still there?"))
     await trio.sleep(settings.write_deadline_s + LAST_WORDS_S + CLOSE_HANDSHAKE_S + SLACK_S)
     await trio.sleep(peer.unsent_s + 4 * story.toxics.delay_s)
     if not peer.stream.link.downward.writer_closed and not story.toxics.loses:

@@ -52,7 +52,7 @@ SEEDS: Final[dict[str, int]] = {
     "stop without a drain": 10,
     "handshake deadline off": 4,
     "dead peers stay": 18,
-    "two send at once": 84,
+    "two send at once": 10,
     "departures never end": 4,
     "sockets never forgotten": 2,
     "messages of any size": 119,
