@@ -114,6 +114,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     ),
     "torch": ("engine.vllm_library", "engine.vllm_request"),
     "zmq": ("engine.vllm_line",),
+    "uvloop": ("engine.loopthread",),
     "psutil": ("engine.vllm_processes", "engine.vllm_worker"),
     "huggingface_hub": ("engine.snapshot",),
     "asyncio": (

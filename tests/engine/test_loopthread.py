@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
 import structlog
@@ -19,7 +23,7 @@ import trio.testing
 from tests.engine.engine_harness import engine_threads, until
 from tests.engine.scripted import ScriptedError
 from voxtral_actors import limits
-from voxtral_actors.engine.loopthread import LoopEndedError, LoopThread, Mailbox
+from voxtral_actors.engine.loopthread import LoopEndedError, LoopThread, Mailbox, new_loop
 
 LIMIT_S = 10
 
@@ -101,6 +105,20 @@ def test_no_post_is_lost_between_two_threads() -> None:
     receiver.join()
 
     assert heard == list(range(posts))
+
+
+# --- The loop --------------------------------------------------------------------------------
+
+
+def test_the_loop_is_one_of_uvloop_where_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = object()
+    there = SimpleNamespace(new_event_loop=lambda: theirs)
+    monkeypatch.setitem(sys.modules, "uvloop", cast("ModuleType", there))
+    assert new_loop() is theirs
+
+    monkeypatch.setitem(sys.modules, "uvloop", cast("ModuleType", None))  # not installed
+    with closing(new_loop()) as loop:
+        assert isinstance(loop, asyncio.SelectorEventLoop)
 
 
 # --- The two crossings -----------------------------------------------------------------------

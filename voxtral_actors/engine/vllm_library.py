@@ -120,7 +120,7 @@ def load(settings: Settings, folder: Path, figures: Figures) -> Loaded:
     try:
         _keep_only_our_figures(llm)
         return _learn(llm, figures)
-    except BaseException:
+    except BaseException:  # whatever it is, its processes must not outlive it
         shut_down(llm)
         raise
 

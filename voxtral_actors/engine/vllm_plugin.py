@@ -129,7 +129,7 @@ def install() -> None:
     logger = init_logger("vllm.voxtral_actors")
     try:
         _install(logger)
-    except Exception:
+    except Exception:  # vLLM serves as well without it, only slower
         logger.exception("Flat sessions: off, this vllm is not as expected.")
 
 
