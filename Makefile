@@ -38,7 +38,7 @@ test-vllm: $(VLLM_VENV)/.done ## Run the tests of the vLLM engine on this CPU; 3
 	@$(VLLM_BIN)/python -m pytest -q -o faulthandler_timeout=600 tests/vllm $(ARGS)
 
 chaos: $(VENV)/.dev ## 2000 storms on a simulated network; SEEDS=n for another number, SEED=n for one and its trace; REAL=1 attacks real processes instead and cuts at every step
-	@$(BIN)/python -m $(if $(filter-out 0 no false,$(REAL)),pytest -q -m chaos tests/chaos $(ARGS),tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)))
+	@$(BIN)/python -m $(if $(filter-out 0 no false,$(REAL)),pytest -q -o faulthandler_timeout=1800 -m chaos tests/chaos $(ARGS),tests.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000)))
 
 bench: $(VENV)/.bench $(VLLM_VENV)/.done ## Measure speed: tables, charts and JSON into bench/results, in a quarter of an hour
 	@$(BIN)/python -m bench.web_tier
