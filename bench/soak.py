@@ -234,7 +234,7 @@ def judged(
     name = "loop_long_passes_total"
     long_passes = (samples[-1].raw[name] - samples[0].raw[name]) / minutes
     if long_passes > LONG_PASSES_A_MINUTE:
-        failures.append(f"{long_passes:.1f} passes a minute held the loop for more than 50 ms")
+        failures.append(f"{long_passes:.1f} times a minute the loop was more than 50 ms late")
     return {
         "passed": not failures,
         "failures": failures,
@@ -268,7 +268,7 @@ def show(report: dict[str, Any]) -> str:
             table(head, rows),
             "",
             f"event loop late: {lag}; more than 20 ms: {report['lag']['later_than_20_ms']:.2%}",
-            f"passes of more than 50 ms: {report['long_passes_a_minute']:.1f} a minute",
+            f"more than 50 ms late: {report['long_passes_a_minute']:.1f} times a minute",
             f"{report['sessions_open']:.0f} sessions open for {report['minutes']:g} minutes",
             f"the server used {report['server_share_of_a_core']:.0%} of a core",
             f"it waited for a core {report['server_waited_for_a_core']:.1%} of the time",

@@ -7,6 +7,7 @@ from itertools import accumulate
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from voxtral_actors.limits import HEARTBEAT_S, LONG_PASS_S, STANDSTILL_S
@@ -60,10 +61,15 @@ async def test_p20_a_task_that_holds_the_loop_is_counted() -> None:
     assert late(heartbeat, 0.05) >= 1
 
 
-async def test_the_heartbeat_stops_with_its_task(mock_clock: MockClock) -> None:
-    heartbeat = Heartbeat()
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await heartbeat.run()
-    with pytest.raises(KeyError):
-        trio.lowlevel.remove_instrument(heartbeat)
+async def test_p20_the_log_says_how_long_and_how_much_of_it_was_computed() -> None:
+    with capture_logs() as lines, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Heartbeat().run)
+            await trio.sleep(HEARTBEAT_S / 2)
+            for _ in range(2):  # and says it once
+                time.sleep(4 * LONG_PASS_S)  # noqa: ASYNC251 - the offence itself
+                await trio.sleep(2 * HEARTBEAT_S)
+            nursery.cancel_scope.cancel()
+    (line,) = (line for line in lines if line["event"] == "loop.long_pass")
+    assert line["seconds"] > LONG_PASS_S
+    assert line["computed_s"] < LONG_PASS_S, "it slept"

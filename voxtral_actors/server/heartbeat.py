@@ -5,9 +5,10 @@ socket would have waited for its turn, whatever the reason (a task that computes
 holds the GIL, a machine without a free core). Beats that were missed meanwhile count as well, each
 with its own lateness, so one long stop weighs as much as it lasted.
 
-Besides, it looks at each pass of the loop over its ready tasks: one that takes long says that
-something in it computes or blocks without a checkpoint. That is counted, and logged at most
-once a minute.
+A beat that is very late says that something computes or blocks without a checkpoint, or that the
+machine had no time for us: how much of it the thread has computed tells the one from the other.
+That is counted, and logged at most once a minute. To look at each pass of the loop would be more
+exact, and there are several of them for each live message.
 """
 
 from __future__ import annotations
@@ -38,50 +39,42 @@ class HeartbeatStatistics:
     """Beats by lateness: how many fell into each of `BUCKETS`, smaller ones not among them."""
     lag_sum_s: float
     long_passes: int
-    """Passes over the ready tasks that took more than `LONG_PASS_S`."""
+    """Beats that were late by more than `LONG_PASS_S`; of one pass the first alone."""
     tasks: int
     """Tasks of trio, its own few among them."""
     blocks: int
     """Pieces of memory that Python's small objects hold: what leaks grows here first."""
 
 
-class Heartbeat(trio.abc.Instrument):
+class Heartbeat:
     """See the module; one `run` per object."""
 
     def __init__(self) -> None:
         self._lags = [0] * len(BUCKETS)
         self._lag_sum_s = 0.0
         self._long_passes = 0
-        self._woke_at = math.inf
         self._silent_until = -math.inf
 
     async def run(self) -> None:
         """Beat until cancelled."""
-        trio.lowlevel.add_instrument(self)
-        try:
-            due = trio.current_time() + HEARTBEAT_S
-            while True:
-                await trio.sleep_until(due)
-                now = trio.current_time()
-                due = max(due, now - STANDSTILL_S)  # stopped for an hour is not 72,000 beats
-                while due <= now:
-                    self._lags[bisect_left(BUCKETS, now - due)] += 1
-                    self._lag_sum_s += now - due
-                    due += HEARTBEAT_S
-        finally:
-            trio.lowlevel.remove_instrument(self)
+        due, computed = trio.current_time() + HEARTBEAT_S, time.thread_time()
+        while True:
+            await trio.sleep_until(due)
+            now, before, computed = trio.current_time(), computed, time.thread_time()
+            if now - due > LONG_PASS_S:
+                self._long_pass(now, now - due, computed - before)
+            due = max(due, now - STANDSTILL_S)  # stopped for an hour is not 72,000 beats
+            while due <= now:
+                self._lags[bisect_left(BUCKETS, now - due)] += 1
+                self._lag_sum_s += now - due
+                due += HEARTBEAT_S
 
-    def after_io_wait(self, timeout: float) -> None:
-        self._woke_at = time.monotonic()
-
-    def before_io_wait(self, timeout: float) -> None:
-        now = time.monotonic()
-        took = now - self._woke_at
-        if took > LONG_PASS_S:
-            self._long_passes += 1
-            if now >= self._silent_until:
-                self._silent_until = now + SAME_LINE_S
-                log.warning("loop.long_pass", seconds=round(took, 3), so_far=self._long_passes)
+    def _long_pass(self, now: float, late: float, computed: float) -> None:
+        self._long_passes += 1
+        if now >= self._silent_until:
+            self._silent_until = now + SAME_LINE_S
+            times = {"seconds": round(late, 3), "computed_s": round(computed, 3)}
+            log.warning("loop.long_pass", **times, so_far=self._long_passes)
 
     def statistics(self) -> HeartbeatStatistics:
         return HeartbeatStatistics(

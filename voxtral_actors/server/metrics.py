@@ -87,7 +87,11 @@ class ServiceCollector(Collector):
             ],
             loop.lag_sum_s,
         )
-        yield _counter("loop_long_passes", "Times that a task held the loop.", loop.long_passes)
+        yield _counter(
+            "loop_long_passes",
+            "Times that the loop was over 50 ms late.",
+            loop.long_passes,
+        )
         yield _gauge("tasks", "Tasks of trio.", loop.tasks)
         yield _gauge("memory_blocks", "Pieces of memory of Python's objects.", loop.blocks)
 
