@@ -23,6 +23,8 @@ LOSSES = 5
 APART_S = 6.0
 """From one loss to the next, and everybody has heard something since the last: engines that die
 again and again before they get anywhere are taken for audio that no engine survives."""
+UNDER_WAY_S = 0.5
+"""Text that was said before the loss has been read by then."""
 TIMES = 4
 """The sample is said so often: then nobody has finished before the last loss."""
 PACE = 0.25
@@ -54,7 +56,8 @@ async def test_p15_eight_sessions_lose_every_recogniser_five_times_and_no_word()
             async for event in utterance:
                 assert isinstance(event, Delta | Done), event
                 heard.append(trio.current_time())
-                news.add(number)
+                if isinstance(event, Delta):
+                    news.add(number)
             texts.append(await utterance.text())
         pauses.append(max(b - a for a, b in pairwise(heard)))
 
@@ -75,15 +78,17 @@ async def test_p15_eight_sessions_lose_every_recogniser_five_times_and_no_word()
                 for _ in range(LOSSES):
                     await trio.sleep(APART_S)
                     await until_soon(lambda: len(news) == SESSIONS)
-                    news.clear()
-                    hit += len(busy(server))
+                    struck = len(busy(server))
+                    assert struck >= SESSIONS - 1, "hardly anybody was hit"
+                    hit += struck
                     for worker in workers(server):
                         with suppress(ProcessLookupError):  # one that was ending anyway
                             os.kill(worker, signal.SIGKILL)
+                    await trio.sleep(UNDER_WAY_S)
+                    news.clear()
             counted = await figures(server)
-    replays = sum(v for name, v in counted.items() if name.startswith("replays_total"))
-    silence = max(pauses)
-    print(f"{hit} busy recognisers killed, {replays:g} replays, longest silence {silence:.1f} s")
+    replays = {name: v for name, v in counted.items() if name.startswith("replays_total")}
+    print(f"{hit} busy recognisers killed, {replays}, longest silence {max(pauses):.1f} s")
     assert texts == [alone] * SESSIONS
-    assert hit >= SESSIONS * LOSSES * 3 / 4
-    assert replays >= hit
+    assert replays["replays_total{lost}"] >= hit
+    assert not replays.get("replays_total{stalled}")
