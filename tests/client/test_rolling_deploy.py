@@ -15,10 +15,11 @@ import pytest
 import trio
 
 from tests.client.speaking import Speaker
-from tests.engine.scripted import Script
+from tests.engine.script import Part
+from tests.engine.scripted import Script, speech
 from tests.server.harness import serving, until
-from tests.server.wire_client import LINGER_ZERO
-from voxtral_actors.client import Reconnect
+from tests.server.wire_client import KEY, LINGER_ZERO
+from voxtral_actors.client import Reconnect, connect
 
 LIMIT_S = 40
 SOON = Reconnect(first_pause_s=0.1)
@@ -107,3 +108,43 @@ async def test_p16_a_rolling_deploy_loses_nothing(frames: int) -> None:
 
     for speaker in speakers:
         speaker.assert_heard_rightly(reconnects=2)
+
+
+@pytest.mark.parametrize("piece", [2560, 3202, 32_000])
+async def test_p16_a_hand_over_in_the_middle_gives_each_byte_to_one_server(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the old server stops to take audio, in the middle of a frame of its engine too."""
+    heard: dict[Part, bytearray] = {}
+    feed = Part.feed
+
+    def listen(part: Part, pcm: bytes) -> None:
+        heard.setdefault(part, bytearray()).extend(pcm)
+        feed(part, pcm)
+
+    monkeypatch.setattr(Part, "feed", listen)
+    audio = speech(9.6)
+    drained = {"VOXTRAL_DRAIN_TIMEOUT_S": "1", "WS_CLOSE_GRACE_S": "0.5"}
+    with trio.fail_after(LIMIT_S):
+        async with (
+            serving(Script(), **drained) as old,
+            serving(Script()) as new,
+            proxy(old.port) as door,
+            connect(f"ws://127.0.0.1:{door.port}/ws", api_key=KEY, reconnect=SOON) as session,
+            session.utterance() as utterance,
+        ):
+            for start in range(0, len(audio) // 4, piece):
+                await utterance.send(audio[start : start + piece])
+            sent = start + piece
+            await until(lambda: bool(heard), "the old one hears")
+            door.target = new.port
+            old.running.stop.set()
+            await old.returned.wait()
+            await utterance.send(audio[sent:])
+            await utterance.finish()
+            await utterance.text()
+
+    first, second = heard.values()
+    assert first
+    assert second
+    assert first + second == audio
