@@ -4,7 +4,7 @@ A message over its limit goes on as a `BadMessage`, so that its error keeps its 
 and counts like every other message that could not be acted on. `ping` and `end` are never limited,
 `cancel` has a window of its own, and an append with enough audio in it is free: that is bounded by
 the backlog and by TCP. Such audio is nearly all that comes, so it does not wait for this actor's
-turn where nothing else does: the reader hands it past (`pass_by`), which is a tenth of its cost.
+turn where nothing else does: the reader hands it past (`pass_by`), which saves a turn of a task.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ async def _last_words(transport: Transport, session: Session, closes: list[Close
             with suppress(Exception):  # the socket, or the transport, that broke the connection
                 error = farewell(session.session_id, CONNECTION_REQUEST_ID, closes[0])
                 await transport.send(encode(error))
-        with suppress(Exception):  # the same
+        with suppress(Exception):  # the socket, or the transport, again
             await transport.close(spec.code, spec.slug)
 
 

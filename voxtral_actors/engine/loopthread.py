@@ -156,7 +156,7 @@ class LoopThread:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._supervise(main))
-        except Exception:
+        except Exception:  # goes on to `run` as it is
             raise
         except BaseException as error:  # in trio it would be the end of the whole server
             ended = LoopEndedError(f"the loop was ended by {type(error).__name__}")

@@ -215,7 +215,7 @@ class VllmEngine:
         log.debug("vllm.stream", request=request_id, stream=spec.label, copy=rank)
         try:
             emit(await self._hear(session, request_id, audio, emit))
-        except Exception:
+        except Exception:  # of a dead engine vLLM may raise anything
             if not self.vllm.llm.errored:
                 raise
             # The engine's death is the end of all streams: `wait_dead` tells of it, and then this

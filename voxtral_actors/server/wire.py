@@ -130,9 +130,6 @@ class _Tasks:
         self._wire = wire
         self._nursery = nursery
 
-    def spawn(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
-        self._nursery.start_soon(func, *args)
-
     async def spawn_app(
         self, app: ASGIApp, _config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
