@@ -112,7 +112,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "engine.vllm_plugin",
         "engine.vllm_worker",
     ),
-    "torch": ("engine.vllm_library", "engine.vllm_request"),
+    "torch": ("engine.vllm_library", "engine.vllm_request", "engine.vllm_batch"),
     "zmq": ("engine.vllm_line",),
     "uvloop": ("engine.loopthread",),
     "psutil": ("engine.vllm_processes", "engine.vllm_worker"),

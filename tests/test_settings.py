@@ -58,6 +58,7 @@ DEFAULTS = {
     "VLLM_COMPILATION_CONFIG": "",
     "VLLM_ENGINE_ARGS": "",
     "VOXTRAL_FLAT_SESSIONS": "true",
+    "VOXTRAL_BATCH_AUDIO": "true",
 }
 INSTALLED = ", ".join(sorted(entry_points(group="voxtral_actors.engines").names))
 VARIABLES = [field.metadata["env"] for field in attrs.fields(Settings)]

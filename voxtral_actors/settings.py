@@ -187,6 +187,9 @@ class Settings:
     flat_sessions: kinds.Flag = setting(
         "VOXTRAL_FLAT_SESSIONS", "Keep steps of old streams fast, by a plugin in vLLM.", True
     )
+    batch_audio: kinds.Flag = setting(
+        "VOXTRAL_BATCH_AUDIO", "Take the audio of all streams of a step at once, in vLLM.", True
+    )
     engine_args: kinds.JsonObject = setting(
         "VLLM_ENGINE_ARGS", "Any other argument of vLLM's engine, by its Python name.", dict
     )

@@ -208,6 +208,9 @@ async def test_p15_serve_answers_transcribe_and_survives_its_engines_death(
             frames = await figure(server, "engine_vllm_frames_total") - frames
             assert frames == first["usage"]["completion_tokens"]
             assert await figure(server, "engine_deaths_total") == 1
+            # Neither the plugin nor what runs in the workers was lost with the first engine.
+            assert await figure(server, "engine_vllm_flat_sessions") == 1
+            assert await figure(server, "engine_vllm_batched_audio") == 1
             assert await figure(server, "replays_total") == SESSIONS
 
             processes = family(server.process.pid)

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.vllm.vllm_harness import settings
 from voxtral_actors import limits
-from voxtral_actors.engine import vllm_library
+from voxtral_actors.engine import vllm_library, vllm_plugin
 from voxtral_actors.engine.vllm_realtime import EngineStalledError, VllmEngine
 
 
@@ -42,3 +43,43 @@ def test_a_vllm_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
     asyncio.run(live())
     assert stopped == [limits.VLLM_STOP_S]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answers", "level", "why_off"),
+    [
+        ("true", ["", ""], "info", None),
+        ("true", ["", "no such name"], "warning", "no such name"),
+        ("false", None, "info", "it is switched off"),
+    ],
+    ids=["both workers do it", "one of them does not", "nobody asked"],
+)
+def test_what_the_workers_say_of_batched_audio_is_logged_and_kept(
+    wanted: str,
+    answers: list[str] | None,
+    level: str,
+    why_off: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def rpc(method: str, args: tuple[object, ...]) -> list[str]:
+        assert (method, args) == ("voxtral_batch", ([16_000, 2160],))
+        assert answers is not None
+        return answers
+
+    async def aged(_: Any) -> list[vllm_plugin.State]:
+        return [vllm_plugin.State("")]
+
+    engine = VllmEngine(settings(Path("nowhere"), VOXTRAL_BATCH_AUDIO=wanted))
+    engine._loaded = SimpleNamespace(  # type: ignore[assignment]
+        llm=SimpleNamespace(collective_rpc=rpc),
+        layout=SimpleNamespace(frame_lengths=(16_000, 2160)),
+    )
+    monkeypatch.setattr(vllm_plugin, "ask", aged)
+
+    with capture_logs() as lines:
+        asyncio.run(engine._tune())
+
+    on = why_off is None
+    line = {"event": "vllm.batched_audio", "log_level": level, "on": on, "why_off": why_off}
+    assert line in lines
+    assert engine.figures.totals()["vllm_batched_audio"] == on

@@ -29,6 +29,8 @@ class Figures:
         self.ranks: dict[int, RankFigures] = {}
         self.flat_sessions = False
         """Whether the plugin keeps the cost of a step from growing with a session's age."""
+        self.batched_audio = False
+        """Whether the front of the encoder takes all streams of a step at once."""
         self.frames = 0
         """Frames heard so far."""
 
@@ -48,6 +50,7 @@ class Figures:
         ranks = list(self.ranks.values())
         return {
             "vllm_flat_sessions": float(self.flat_sessions),
+            "vllm_batched_audio": float(self.batched_audio),
             "vllm_frames_total": self.frames,
             "vllm_steps_total": sum(rank.steps for rank in ranks),
             "vllm_requests_running": sum(rank.running for rank in ranks),

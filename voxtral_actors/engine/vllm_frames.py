@@ -41,6 +41,12 @@ class Layout:
     delay_ms: int
     """How far the text trails the audio, prefix and padding included."""
 
+    @property
+    def frame_lengths(self) -> tuple[int, int]:
+        """Samples of a stream's first frame, and of every other one."""
+        first = len(self.prefix) * self.step + self.look_ahead
+        return first, self.look_back + self.step + self.look_ahead
+
     def timing(self, max_tokens: int) -> Timing:
         """What it means for streams of at most so many tokens."""
         delay = self.delay_ms * SAMPLE_RATE // 1000

@@ -181,6 +181,16 @@ async def greet_workers(vllm: Loaded) -> int:
     return int(min(await vllm.llm.collective_rpc("voxtral_streams", args=(in_flight,))))
 
 
+async def batch_audio(vllm: Loaded) -> str:
+    """Have the workers take the audio of all streams of a step at once (`vllm_batch`).
+
+    Returns why they do not; empty if all do.
+    """
+    lengths = list(vllm.layout.frame_lengths)
+    answers = await vllm.llm.collective_rpc("voxtral_batch", args=(lengths,))
+    return "; ".join(sorted({answer for answer in answers if answer}))
+
+
 def _keep_only_our_figures(llm: Any) -> None:
     """vLLM always adds a logger for a Prometheus registry of its own, at each step; nobody reads
     that here."""

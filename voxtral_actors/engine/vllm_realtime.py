@@ -127,7 +127,7 @@ class VllmEngine:
         try:
             async with asyncio.timeout(limits.VLLM_STALL_S):
                 fit_kv_cache = await vllm_library.greet_workers(self.vllm)
-                await self._ask_plugin()
+                await self._tune()
         except TimeoutError:
             raise EngineStalledError("no answer to a first question") from None
         self._brood.look()
@@ -148,13 +148,16 @@ class VllmEngine:
             rolls=True,
         )
 
-    async def _ask_plugin(self) -> None:
-        """Have the engine processes say whether sessions stay flat with age; log and keep it."""
-        found = {state.why_off for state in await vllm_plugin.ask(self.vllm.llm)}
-        why_off = "; ".join(sorted(filter(None, found)))
-        on = self.figures.flat_sessions = not why_off
-        tell = log.info if on or not self.settings.flat_sessions else log.warning
-        tell("vllm.flat_sessions", on=on, why_off=why_off or None)
+    async def _tune(self) -> None:
+        """Keep steps short: with age, by the plugin, and with company, by the workers. What came of
+        it is logged and kept."""
+        states = await vllm_plugin.ask(self.vllm.llm)
+        why_aged = "; ".join(sorted({state.why_off for state in states if state.why_off}))
+        wanted = self.settings.batch_audio
+        why_alone = await vllm_library.batch_audio(self.vllm) if wanted else "it is switched off"
+        _tell("vllm.flat_sessions", why_aged, wanted=self.settings.flat_sessions)
+        _tell("vllm.batched_audio", why_alone, wanted=wanted)
+        self.figures.flat_sessions, self.figures.batched_audio = not why_aged, not why_alone
 
     async def wait_dead(self) -> None:
         try:
@@ -271,6 +274,11 @@ class VllmEngine:
             "max_model_len",
             f"the utterance is longer than {seconds:.0f} s, which VLLM_MAX_MODEL_LEN allows",
         )
+
+
+def _tell(event: str, why_off: str, *, wanted: bool) -> None:
+    tell = log.warning if why_off and wanted else log.info
+    tell(event, on=not why_off, why_off=why_off or None)
 
 
 class _FetchLog:

@@ -1,4 +1,5 @@
-"""Runs inside vLLM's workers: tells how many streams have room, and does not outlive the server.
+"""Runs inside vLLM's workers: what the server can ask of one. It tells how many streams have room,
+has their audio taken together (`vllm_batch`), and does not outlive the server.
 
 vLLM's own figure for that allows each request all the tokens of the largest batches. A stream of
 ours has one frame in flight, and the encoder's keys and values are ten times as large as those of
@@ -9,7 +10,7 @@ engine process would wait for it for ever, with all its GPU memory. So a worker 
 and takes the engine process with it.
 
 The server names this class in vLLM's `worker_extension_cls`; vLLM mixes it into its worker class.
-So this file imports vllm only where it runs, and nothing of this package.
+So this file imports vllm only where it runs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import select
 import signal
 import threading
 from typing import Any
+
+from voxtral_actors.engine import vllm_batch
 
 
 class VoxtralWorker:
@@ -36,6 +39,10 @@ class VoxtralWorker:
         streams = get_max_concurrency_for_kv_cache_config(frugal, kv_cache)
         # One block is vLLM's own, the null block.
         return float(streams * (kv_cache.num_blocks - 1) / kv_cache.num_blocks)
+
+    def voxtral_batch(self, lengths: list[int]) -> str:
+        """Take the audio of all streams of a step at once; returns why not, empty if it does."""
+        return vllm_batch.install(self.model_runner.get_model(), lengths)
 
     def voxtral_follow(self, server: int) -> None:
         """End with the process of this number, however it ends."""
