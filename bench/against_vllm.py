@@ -4,11 +4,12 @@
     python -m bench.against_vllm --levels 8 --rounds 2 --seconds 4
 
 What is compared is the *frontend*: the server process, which takes the audio, makes the model's
-input of it and brings the text back. The engine processes behind it do the same work for both and
-are left out. Sessions speak at live pace in 80 ms chunks, base64 in text frames on both sides. The
-CPU time of the frontend is divided by the steps that the engine did meanwhile: our server counts
-them, and of vLLM's each one shows as a delta. So it stays a fair figure also where two cores cannot
-carry the model at live pace; how much of live pace they carried stands beside it.
+input of it and brings the text back. The engine process behind it is left out: it is vLLM's for
+both, as each server starts it. Sessions speak at live pace in 80 ms chunks, base64 in text frames
+on both sides, and no two of them, nor of two rounds, say the same. The CPU time of the frontend is
+divided by the steps that the engine did meanwhile: our server counts them, and of vLLM's each one
+shows as a delta. So it stays a fair figure also where two cores cannot carry the model at live
+pace; how much of live pace they carried stands beside it.
 
 A session that leaves in the middle: it speaks, has the text of half of it, and is gone.
 """
@@ -57,13 +58,13 @@ class Round:
     result: Result
 
 
-async def _live(contender: Contender, sessions: int, seconds: float) -> Round:
+async def _live(contender: Contender, sessions: int, seconds: float, first_voice: int = 0) -> Round:
     steps: list[float] = []
 
     async def count() -> None:
         steps.append(await trio.to_thread.run_sync(contender.steps))
 
-    plan = Plan(sessions=sessions, seconds=seconds)
+    plan = Plan(sessions=sessions, seconds=seconds, first_voice=first_voice)
     pid = contender.server.pid
     drive = Drive(plan, contender.target, speech(), [pid], around=count)
     result = await drive.run()
@@ -80,12 +81,12 @@ async def _live(contender: Contender, sessions: int, seconds: float) -> Round:
     )
 
 
-async def _leave(contender: Contender) -> float:
+async def _leave(contender: Contender, first_voice: int) -> float:
     """Milliseconds of the frontend's CPU for a session that leaves in the middle."""
     before = cpu_seconds(contender.server.pid)
-    for number in range(LEAVERS):
+    for voice_number in range(first_voice, first_voice + LEAVERS):
         async with dial(contender.target) as line, line.speak() as voice:
-            for _, chunk in zip(range(round(LEAVER_S / 0.08)), chunks(speech(), 80, number)):  # noqa: B905
+            for _, chunk in zip(range(round(LEAVER_S / 0.08)), chunks(speech(), 80, voice_number)):  # noqa: B905
                 await voice.send(chunk)
             async with aclosing(voice.heard()) as heard:
                 async for position, _ in heard:
@@ -101,16 +102,19 @@ def measure(
     found: dict[int, dict[str, list[Round]]] = {}
     for one in contenders:  # what the first session loads is no cost of a session
         trio.run(_live, one, 2, 2.0)
+    voice = 2  # the round's first: new ones for each round, the same for all contenders
     for level in levels:
         found[level] = {one.name: [] for one in contenders}
         for _ in range(rounds):
             for one in contenders:
-                found[level][one.name].append(trio.run(_live, one, level, seconds))
+                found[level][one.name].append(trio.run(_live, one, level, seconds, voice))
+            voice += level
         print(show_level(level, found[level]), flush=True)
     left: dict[str, list[float]] = {one.name: [] for one in contenders}
     for _ in range(rounds):
         for one in contenders:
-            left[one.name].append(trio.run(_leave, one))
+            left[one.name].append(trio.run(_leave, one, voice))
+        voice += LEAVERS
     return found, left
 
 

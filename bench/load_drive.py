@@ -50,6 +50,8 @@ class Plan:
     live: bool = True
     utterance_s: float = 10.0
     """Closed loop: the length of an utterance."""
+    first_voice: int = 0
+    """Of the voices that speak in this run; see `chunks`."""
     ramp_s: float = 1.0
     """Over which the sessions begin."""
     settle_s: float = 1.0
@@ -95,9 +97,14 @@ class Result:
 
 
 def chunks(audio: bytes, chunk_ms: int, seed: int) -> Iterator[bytes]:
-    """`audio` over and over, in chunks; each seed begins at a place of its own."""
+    """`audio` over and over, in chunks; each seed begins at a place of its own.
+
+    No two of 1280 neighbours begin a multiple of 80 ms apart: vLLM keeps what it has made of a
+    frame, and would take the same samples from another session, or from a run before, for heard
+    already. Nobody says the same thing twice to the sample.
+    """
     size = chunk_ms * BYTES_PER_SECOND // 1000
-    begin = seed * 7919 * size % len(audio)
+    begin = seed * 7919 * BYTES_PER_SAMPLE % len(audio)
     while True:
         chunk = audio[begin : begin + size]
         while len(chunk) < size:
@@ -183,7 +190,8 @@ class Drive:
                         if not told:
                             told = True
                             self._speaks()
-                        nursery.start_soon(self._speak, voice, number + utterance)
+                        seed = self._plan.first_voice + number + utterance * self._plan.sessions
+                        nursery.start_soon(self._speak, voice, seed)
                     self._result.utterances += 1
                     if self._over.is_set() or self._plan.live:
                         return
