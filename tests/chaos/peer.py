@@ -28,7 +28,7 @@ from tests.chaos.network import MemoryStream
 from tests.connection.client import FakeTransport
 from tests.server.wire_helpers import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame
 from voxtral_actors.client.codec import decode_event
-from voxtral_actors.connection.transport import Disconnected
+from voxtral_actors.connection.transport import Disconnected, send
 from voxtral_actors.limits import CLOSE_HANDSHAKE_S
 from voxtral_actors.protocol import events
 
@@ -195,7 +195,7 @@ class Peer:
         if not self.client.heard and isinstance(refusal := decode_event(text), events.Error):
             self.client.heard.append(refusal)  # no conversation, so nothing for its judge
         else:
-            await self.transport.send(text)
+            await send(self.transport, text)
         event = self.client.heard[-1]
         self.heard_at.append(trio.current_time())
         self._news.unpark_all()

@@ -47,6 +47,7 @@ class FakeTransport:
         self.gone = False
         self.reading = True
         self.pace = 0.0
+        self._written = ""
         self.send_error: Exception | None = None
         self.receive_error: Exception | None = None
         self.changed = trio.lowlevel.ParkingLot()
@@ -62,9 +63,13 @@ class FakeTransport:
                 raise Disconnected
             await self.changed.park()
 
-    async def send(self, text: str) -> None:
+    def write(self, text: str) -> bool:
+        self._written = text
+        return False
+
+    async def drain(self) -> None:
         await self._wait_taken()
-        self.client.take(text)
+        self.client.take(self._written)
 
     async def close(self, code: int, reason: str) -> None:
         self.closes.append((code, reason))

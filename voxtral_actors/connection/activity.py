@@ -10,7 +10,8 @@ class Activity:
     the client or transcription event."""
 
     def __init__(self) -> None:
-        self.last = trio.current_time()
+        self._clock = trio.lowlevel.current_clock()  # what `trio.current_time` looks for each time
+        self.last = self._clock.current_time()
 
     def touch(self) -> None:
-        self.last = trio.current_time()
+        self.last = self._clock.current_time()

@@ -116,14 +116,15 @@ class Bridge:
             self._quiet.unpark_all()
         if not said:
             return
+        if len(said) == 1 and not self._speaking.locked():  # there is nothing to be mixed
+            await pass_on(self._outbound, said[0])
+            return
         try:
             self._speaking.acquire_nowait()  # `acquire` gives the turn away even where it is free
         except trio.WouldBlock:
             await self._speaking.acquire()
         try:
             for item in said:
-                if isinstance(item, _TRANSCRIPTION):
-                    self._activity.touch()
                 await pass_on(self._outbound, item)
         finally:
             self._speaking.release()
@@ -161,6 +162,8 @@ class Bridge:
                         if todo and isinstance(last := todo[0], effects.Emit):  # always
                             self._desk.figures.ended[_LAST[type(last.event)]] += 1
                 case effects.Emit(event=event):
+                    if isinstance(event, _TRANSCRIPTION):
+                        self._activity.touch()
                     said.append(event)
                 case effects.CloseConnection(close=close):
                     said.append(close)

@@ -10,7 +10,6 @@ turn where nothing else does: the reader hands it past (`pass_by`), which saves 
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import attrs
 import trio
@@ -31,8 +30,6 @@ from voxtral_actors.protocol.commands import (
 from voxtral_actors.protocol.rate import Window
 from voxtral_actors.settings import Settings
 
-Lane: TypeAlias = tuple[trio.MemoryReceiveChannel[Inbound], trio.MemorySendChannel[Inbound]]
-
 _FREE_SAMPLES = SAMPLE_RATE * FREE_APPEND_MS // 1000
 
 
@@ -50,10 +47,12 @@ class Limiter:
 
     def __init__(self, settings: Settings) -> None:
         self.moved = Activity()
-        """When it last took a message."""
+        """When it last took a message; what passes by it does not count."""
         self._messages = Window(settings.max_messages_per_window, settings.message_window_s)
         self._cancels = Window(settings.max_cancels_per_window, settings.cancel_window_s)
-        self._lane: Lane | None = None
+        self._admitted: trio.MemorySendChannel[Inbound] | None = None
+        self._ahead = 0
+        """Messages that `pass_by` left to `inbound` and that are not through yet."""
 
     async def run(
         self,
@@ -61,35 +60,33 @@ class Limiter:
         admitted: trio.MemorySendChannel[Inbound],
     ) -> None:
         """Pass messages on until `inbound` ends."""
-        self._lane = inbound, admitted
+        self._admitted = admitted
         with inbound, admitted:
             async for message in inbound:
                 self.moved.touch()
                 match message:
                     case Ping() | End() | TooBig():
                         refusal = None
-                    case Append() if message.samples >= _FREE_SAMPLES:
+                    case _ if _is_free(message):
                         refusal = None
                     case Cancel():
                         refusal = _admit(self._cancels, "cancel", message)
                     case _:
                         refusal = _admit(self._messages, "message", message)
                 await pass_on(admitted, refusal or message)
+                self._ahead -= 1
 
     def pass_by(self, message: Inbound) -> bool:
-        """Called by the reader: pass on audio that is free at once, unless it would overtake
-        something or find no room."""
-        if self._lane is None or not isinstance(message, Append):
-            return False
-        inbound, admitted = self._lane
-        if message.samples < _FREE_SAMPLES or not inbound.statistics().tasks_waiting_receive:
-            return False
-        try:
-            admitted.send_nowait(message)
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            return False  # `run` waits for room, and knows what a closed end means
-        self.moved.touch()
-        return True
+        """Called by the reader with each message: pass on audio that is free at once, unless it
+        would overtake something or find no room. What is not passed on goes into `inbound`."""
+        if self._admitted is not None and not self._ahead and _is_free(message):
+            try:
+                self._admitted.send_nowait(message)
+                return True
+            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # `run` waits for room, and knows what a closed end means
+        self._ahead += 1
+        return False
 
     def statistics(self) -> dict[str, WindowStatistics]:
         """Each window by what it counts."""
@@ -99,6 +96,10 @@ class Limiter:
             name: WindowStatistics(window.used(now), window.limit, window.seconds)
             for name, window in windows.items()
         }
+
+
+def _is_free(message: Inbound) -> bool:
+    return isinstance(message, Append) and message.samples >= _FREE_SAMPLES
 
 
 def _admit(window: Window, kind: str, message: Inbound) -> BadMessage | None:

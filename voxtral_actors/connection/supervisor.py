@@ -24,7 +24,7 @@ from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
 from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.limiter import Limiter
-from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport
+from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport, send
 from voxtral_actors.connection.tree import Tree
 from voxtral_actors.connection.wiring import open_wiring
 from voxtral_actors.engine.port import Engine, EngineInfo
@@ -152,7 +152,7 @@ async def _last_words(transport: Transport, session: Session, closes: list[Close
         if spec.error:
             with suppress(Exception):  # the socket, or the transport, that broke the connection
                 error = farewell(session.session_id, CONNECTION_REQUEST_ID, closes[0])
-                await transport.send(encode(error))
+                await send(transport, encode(error))
         with suppress(Exception):  # the socket, or the transport, again
             await transport.close(spec.code, spec.slug)
 

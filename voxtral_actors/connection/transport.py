@@ -1,7 +1,7 @@
 """The port to one client's socket, as the actors of a connection see it.
 
-The reader is the only caller of `receive`, the writer the only caller of `send` and `close` (the
-supervisor takes its place once the writer is gone).
+The reader is the only caller of `receive`, the writer the only caller of the rest (the supervisor
+takes its place once the writer is gone).
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ class Transport(Protocol):
             Disconnected: no more messages will come.
         """
 
-    async def send(self, text: str) -> None:
-        """Send one text message; returns when the socket has taken it.
+    def write(self, text: str) -> bool:
+        """Send one text message, as far as that needs no wait. False: wait in `drain` for the rest
+        before anything else is sent.
+
+        Raises:
+            Disconnected: the client is gone.
+        """
+
+    async def drain(self) -> None:
+        """Returns when the socket has taken what was written.
 
         Raises:
             Disconnected: the client is gone.
@@ -41,3 +49,13 @@ class Transport(Protocol):
 
     async def close(self, code: int, reason: str) -> None:
         """Send a Close frame; harmless when the client is gone already."""
+
+
+async def send(transport: Transport, text: str) -> None:
+    """Send one text message; returns when the socket has taken it.
+
+    Raises:
+        Disconnected: the client is gone.
+    """
+    if not transport.write(text):
+        await transport.drain()

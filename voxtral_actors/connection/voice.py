@@ -110,12 +110,16 @@ class Voice:
         for number in list(self._links):
             self._let_go(number)
         self._reopening.stop()
-        self._room.unpark_all()
+        self._make_room()
 
     async def wait_room(self) -> None:
         """Wait until not too much of its audio waits for the engine."""
         while self._full:
             await self._room.park()
+
+    def _make_room(self) -> None:
+        if self._room:  # seldom, and to wake nobody is dear
+            self._room.unpark_all()
 
     @property
     def _full(self) -> bool:
@@ -153,7 +157,7 @@ class Voice:
                 case actions.GiveUp(gap=gap):
                     self._desk.figures.given_up["gap"] += 1
                     said.append(losses.forgotten(self._key, gap))
-        self._room.unpark_all()
+        self._make_room()
         return said
 
     def _open(self, number: int) -> list[actions.Action]:
@@ -182,24 +186,27 @@ class Voice:
     async def _downlink(self, number: int, link: Link) -> None:
         """Bring what one stream says to the machine until the stream is over."""
         while True:
-            with trio.CancelScope(deadline=link.backlog.deadline) as link.stall:
-                try:
-                    event = await link.stream.receive()
-                except trio.EndOfChannel:
-                    return
-            if link.stall.cancelled_caught:
-                if stood_still(link.backlog.deadline):
-                    link.backlog.excuse()
-                    continue
-                patience = self._desk.settings.backpressure_timeout_s
-                broke = losses.stalled(self._key, link.backlog, patience)
-                await self._tell(self._lose(number, broke, stalled=True))
+            with trio.CancelScope() as link.stall:
+                await self._listen(number, link)
+                return
+            if not stood_still(link.backlog.deadline):
+                break
+            link.backlog.excuse()
+        patience = self._desk.settings.backpressure_timeout_s
+        broke = losses.stalled(self._key, link.backlog, patience)
+        await self._tell(self._lose(number, broke, stalled=True))
+
+    async def _listen(self, number: int, link: Link) -> None:
+        while True:
+            try:
+                event = await link.receive()
+            except trio.EndOfChannel:
                 return
             await self._tell(self._hear(number, link, event))
             if isinstance(event, Finished | Failed):
                 return
             link.backlog.progress(event.consumed)
-            self._room.unpark_all()
+            self._make_room()
 
     async def _tell(self, said: list[EngineSaid]) -> None:
         if said:

@@ -1,7 +1,7 @@
 """The writer: the only one that sends. It ends with the Close, or when the client stops reading.
 
 Each message has a deadline of its own. A client that has not taken one in that time is not reading,
-and nothing can be told to it any more.
+and nothing can be told to it any more. Nearly every message is taken at once, and needs none.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ async def run(
     with trio.CancelScope() as scope:
         async for item in outbound:
             moved.touch()
-            scope.deadline = moved.last + deadline
             try:
+                if not isinstance(item, Close) and transport.write(encode(item)):
+                    continue
+                scope.deadline = moved.last + deadline
                 if isinstance(item, Close):
                     closing(item)
                     await transport.close(item.spec.code, item.spec.slug)
                     return
-                await transport.send(encode(item))
+                await transport.drain()
             except Disconnected:
                 return
             scope.deadline = math.inf

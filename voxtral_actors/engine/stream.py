@@ -59,7 +59,8 @@ class ActorStream:
             case Finished() | Failed():
                 self._last = event
                 self._sealed = True
-        self._arrived.unpark_all()
+        if self._arrived:  # else there is more to fetch already
+            self._arrived.unpark_all()
         return True
 
     def _move(self, consumed: int) -> None:

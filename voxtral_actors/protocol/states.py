@@ -13,7 +13,13 @@ import enum
 from collections.abc import Iterable
 
 
-class State(enum.Enum):
+class _Key(enum.Enum):
+    """A key of the table, which each message asks. `Enum` has a hash made of Python."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Key):
     """Which utterances a connection has."""
 
     IDLE = "none"
@@ -23,7 +29,7 @@ class State(enum.Enum):
     ENDED = "none, and no more come"
 
 
-class Input(enum.Enum):
+class Input(_Key):
     """What a message is about."""
 
     START = "a new utterance"

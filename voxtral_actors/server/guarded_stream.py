@@ -123,7 +123,8 @@ class GuardedStream:
     @property
     def over(self) -> bool:
         """Whether the connection has been cut, by `abort` or by its deadline."""
-        return self._over or self._scope.cancel_called
+        # The second question is dear, for it is asked of the clock.
+        return self._over or (self._scope.deadline < math.inf and self._scope.cancel_called)
 
     @property
     def ending(self) -> Ending | None:
@@ -241,13 +242,12 @@ class GuardedStream:
         A caller that sends in a loop is cancelled at the checkpoint after the end. Before that this
         is a checkpoint only where it has to wait.
         """
-        data = self._send_now(data)
-        if data:
+        if data := self.send_now(data):
             await self._send_rest(data)
         if self.over:
             await trio.lowlevel.checkpoint()
 
-    def _send_now(self, data: bytes) -> bytes:
+    def send_now(self, data: bytes) -> bytes:
         """Send what goes out without a wait, if nobody waits already; returns what is left."""
         if self._hand_over is None or self._sends or self._draining or self.over:
             return data

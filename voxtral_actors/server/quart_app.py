@@ -24,7 +24,7 @@ from quart_trio import QuartTrio
 
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.supervisor import Outcome
-from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED
+from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, send
 from voxtral_actors.limits import MAX_HTTP_BODY_BYTES, METRICS_AGE_S
 from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import encode
@@ -72,8 +72,11 @@ class QuartTransport:
     async def receive(self) -> str | bytes:
         return await self._inbox.receive()
 
-    async def send(self, text: str) -> None:
-        await self._stream.send_text(text)
+    def write(self, text: str) -> bool:
+        return self._stream.write(text)
+
+    async def drain(self) -> None:
+        await self._stream.drain()
 
     async def close(self, code: int, reason: str) -> None:
         await self._websocket.close(code, reason)
@@ -203,5 +206,5 @@ def _recorded(
 
 
 async def _refuse(transport: QuartTransport, session_id: str, close: Close) -> None:
-    await transport.send(encode(farewell(session_id, CONNECTION_REQUEST_ID, close)))
+    await send(transport, encode(farewell(session_id, CONNECTION_REQUEST_ID, close)))
     await transport.close(close.spec.code, close.spec.slug)

@@ -7,7 +7,7 @@
    disconnect, at once. A frame that breaks the protocol is answered with the Close code for it.
 4. After our Close frame input is dropped, not queued: nobody reads it any more.
 5. Once both Close frames are exchanged the connection ends there and then.
-6. An admitted client's messages go between `messages` and `send_text`, without the detour over ASGI
+6. An admitted client's messages go between `messages` and `write`, without the detour over ASGI
    events and quart-trio's queue, which would cost a task's turn and a dict for each.
 """
 
@@ -82,6 +82,7 @@ class WebSocket(WSStream):
         self._guard = guard
         self._assembly = _Assembly(self.config.websocket_max_message_size)
         self._inbox: trio.MemorySendChannel[str | bytes] | None = None
+        self._unsent = b""
 
     @contextmanager
     def messages(self) -> Iterator[trio.MemoryReceiveChannel[str | bytes]]:
@@ -90,12 +91,17 @@ class WebSocket(WSStream):
         with self._inbox, receive:
             yield receive
 
-    async def send_text(self, text: str) -> None:
-        """Send a message, once accepted; returns at once when the client is gone."""
-        if self.closed or self.state is not ASGIWebsocketState.CONNECTED:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._send_wsproto_event(TextMessage(data=text))
+    def write(self, text: str) -> bool:
+        """Send a message, once accepted, as far as that needs no wait. False: `drain` has to send
+        the rest. When the client is gone it is as if it had been sent."""
+        if not self.closed and self.state is ASGIWebsocketState.CONNECTED:
+            self._unsent = self._guard.send_now(self._encoded(TextMessage(data=text)))
+        return not self._unsent
+
+    async def drain(self) -> None:
+        """Send what is left of the message that was written last."""
+        data, self._unsent = self._unsent, b""
+        await self._guard.send_all(data)
 
     async def ping(self) -> None:
         """Send a Ping, if that still makes sense."""
@@ -139,24 +145,25 @@ class WebSocket(WSStream):
             ConnectionState.OPEN,
             ConnectionState.REMOTE_CLOSING,
         }
-        try:
-            data = self.connection.send(event)
-        except LocalProtocolError:  # nothing more may be sent, and nobody is to blame
+        data = self._encoded(event)
+        if not data:
             return
         await self._guard.send_all(data)  # hypercorn would hand it through three more calls
         if closing:
             self._guard.close_sent()
 
+    def _encoded(self, event: WebSocketEvent) -> bytes:
+        """The frame for an event; none where nothing more may be sent, and nobody is to blame."""
+        try:
+            return self.connection.send(event)
+        except LocalProtocolError:
+            return b""
+
     async def _handle_events(self) -> None:
         for count, event in enumerate(self.connection.events(), 1):
             if count % FRAMES_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-            if isinstance(event, CloseConnection):
-                await self._on_close(event)
-                return
-            if isinstance(event, Ping):
-                await self._send_wsproto_event(event.response())
-            elif isinstance(event, TextMessage | BytesMessage):
+            if isinstance(event, TextMessage | BytesMessage):
                 if self.connection.state is not ConnectionState.OPEN:
                     continue
                 try:
@@ -166,6 +173,11 @@ class WebSocket(WSStream):
                     return
                 if message is not None:
                     await self._deliver(message)
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                await self._on_close(event)
+                return
 
     async def _deliver(self, message: str | bytes) -> None:
         if self._inbox is not None:

@@ -36,8 +36,8 @@ CONNECTION_BUGS: Final = (
         "Audio goes past the limiter while what was said before it waits there.",
         Edit(
             "connection.limiter:Limiter.pass_by",
-            "not inbound.statistics().tasks_waiting_receive",
-            "False",
+            "not self._ahead",
+            "True",
         ),
         finding="no_active_request",
     ),
@@ -73,7 +73,7 @@ CONNECTION_BUGS: Final = (
         "idle timer fed by the engine",
         "The engine's progress without text counts as activity.",
         Edit(
-            "connection.voice:Voice._downlink",
+            "connection.voice:Voice._listen",
             "await self._tell(self._hear(number, link, event))",
             "self._desk.activity.touch(); await self._tell(self._hear(number, link, event))",
         ),

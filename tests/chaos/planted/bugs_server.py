@@ -152,7 +152,7 @@ SERVER_BUGS: Final = (
     Bug(
         "what did not go out at once is lost",
         "Where the socket takes a part of a message, the rest of it is forgotten.",
-        Edit("server.guarded_stream:GuardedStream._send_now", "return data[sent:]", "return b''"),
+        Edit("server.guarded_stream:GuardedStream.send_now", "return data[sent:]", "return b''"),
         finding="does not read and is still connected",
     ),
     Bug(
