@@ -147,8 +147,8 @@ class FakeClient:
 
         async def read() -> None:
             while True:
-                for said in await socket.recv_multipart(copy=True):
-                    queue.put_nowait(outputs(*msgspec.json.decode(said)))
+                for part in await socket.recv_multipart(copy=False):
+                    queue.put_nowait(outputs(*msgspec.json.decode(part.buffer)))
 
         self.resources.output_queue_task = asyncio.create_task(read())
 

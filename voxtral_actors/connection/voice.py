@@ -118,6 +118,7 @@ class Voice:
             await self._room.park()
 
     def _make_room(self) -> None:
+        """Less audio waits, or other streams count."""
         if self._room:  # seldom, and to wake nobody is dear
             self._room.unpark_all()
 
@@ -157,7 +158,6 @@ class Voice:
                 case actions.GiveUp(gap=gap):
                     self._desk.figures.given_up["gap"] += 1
                     said.append(losses.forgotten(self._key, gap))
-        self._make_room()
         return said
 
     def _open(self, number: int) -> list[actions.Action]:
@@ -174,12 +174,14 @@ class Voice:
         was = self._chain.statistics()
         todo = self._chain.opened(number)
         self._desk.figures.opened(was, self._chain.statistics(), stalled=self._stalled)
+        self._make_room()
         return todo
 
     def _let_go(self, number: int) -> None:
         link = self._links.pop(number)
         link.backlog.end()
         link.stream.abort()
+        self._make_room()
 
     # --- The engine's side -------------------------------------------------------------------
 

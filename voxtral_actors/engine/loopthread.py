@@ -15,7 +15,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -57,10 +56,12 @@ class Mailbox:
         self._items.append((callback, args))
         if not self._awake:
             self._awake = True
-            # RuntimeError is a closed loop, RunFinishedError (one too) a trio run that is over.
-            # Nobody is left over there, and what was meant for it has lost its meaning.
-            with contextlib.suppress(RuntimeError):
+            try:  # noqa: SIM105 - `suppress` is three calls, and this comes with every frame
                 self._wake(self.drain)
+            except RuntimeError:
+                # It is a closed loop, or (RunFinishedError is one too) a trio run that is over.
+                # Nobody is left over there, and what was meant for it has lost its meaning.
+                pass
 
     def __len__(self) -> int:
         return len(self._items)

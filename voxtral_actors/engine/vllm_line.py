@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from voxtral_actors.engine.registry import EngineSetupError
 from voxtral_actors.engine.vllm_figures import Figures
@@ -160,16 +160,24 @@ _SENT = _Sent()
 
 
 class _Sender:
-    """A socket to send with, for who uses it as one of `zmq.asyncio`."""
+    """A socket to send with, for who uses it as one of `zmq.asyncio`.
+
+    Parts are sent one by one, and flags are plain numbers: with `send_multipart` and members of an
+    enum zmq spends more on itself than on the message. `_Receiver` does likewise.
+    """
 
     def __init__(self, socket: Any) -> None:
         import zmq
 
         self._socket = zmq.Socket.shadow(socket)
-        self._flags = zmq.NOBLOCK  # it has no high-water mark, and would rather raise than wait
+        self._last = int(zmq.NOBLOCK)  # it has no high-water mark, and would rather raise than wait
+        self._more = int(zmq.NOBLOCK | zmq.SNDMORE)
 
     def send_multipart(self, parts: Any, copy: bool = True) -> _Sent:
-        self._socket.send_multipart(parts, self._flags, copy=True)
+        *before, last = parts
+        for part in before:
+            self._socket.send(part, self._more)
+        self._socket.send(last, self._last)
         return _SENT
 
 
@@ -180,7 +188,7 @@ class _Receiver:
         import zmq
 
         self._socket = zmq.Socket.shadow(socket)
-        self._flags, self._nothing = zmq.NOBLOCK, zmq.Again
+        self._flags, self._nothing = int(zmq.NOBLOCK), zmq.Again
         self._loop = asyncio.get_running_loop()
         self._descriptor = socket.getsockopt(zmq.FD)
         self._arrived: asyncio.Future[None] | None = None
@@ -190,16 +198,23 @@ class _Receiver:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def recv_multipart(self, copy: bool) -> Any:
+    async def recv_multipart(self, copy: Literal[False]) -> list[Any]:
         while True:
             # Before the look: what comes after it wakes this.
             self._arrived = self._loop.create_future()
             try:
-                return self._socket.recv_multipart(self._flags, copy=copy)
+                parts = [self._socket.recv(self._flags, copy=copy)]
             except self._nothing:
-                pass
-            try:
-                await self._arrived
-            except asyncio.CancelledError:
-                self._loop.remove_reader(self._descriptor)
-                raise
+                await self._wait()
+                continue
+            while parts[-1].more:  # all parts of a message come together
+                parts.append(self._socket.recv(self._flags, copy=copy))
+            return parts
+
+    async def _wait(self) -> None:
+        assert self._arrived is not None  # noqa: S101 - there is a wait for what was looked for
+        try:
+            await self._arrived
+        except asyncio.CancelledError:
+            self._loop.remove_reader(self._descriptor)
+            raise
