@@ -158,7 +158,7 @@ class World:
             left = f"P5: the client of link {link.number} has left, and its socket is kept"
             self.require(left, holds=not gone or link.downward.writer_closed)
         for wires in fakes.WIRINGS:
-            outbound = wires.outbound_recv.statistics()
+            outbound = wires.outbound.receive.statistics()
             self.require(
                 "P3: more than one step waits for a client that does not read",
                 holds=outbound.current_buffer_used <= limits.OUTBOUND_EVENTS

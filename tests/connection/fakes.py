@@ -51,8 +51,8 @@ def recorded_wiring() -> Wiring:
 
 def assert_all_ends_closed() -> None:
     for wires in WIRINGS:
-        for name, end in attrs.asdict(wires, recurse=False).items():
-            figures = end.statistics()
+        for name, queue in attrs.asdict(wires, recurse=False).items():
+            figures = queue.send.statistics()
             assert not figures.open_send_channels, name
             assert not figures.open_receive_channels, name
     WIRINGS.clear()

@@ -91,7 +91,7 @@ async def test_the_live_tree_of_a_conversation_has_no_text_no_audio_and_no_key()
         assert set(names) == {*ACTORS, "voice.downlink"}
         assert names.count("voice.downlink") == 2
         waiting = {actor["name"]: actor["waiting"] for actor in silent["actors"]}
-        assert waiting["limiter"] == "Limiter.run: ReceiveChannel.__anext__"
+        assert waiting["limiter"] == "Limiter.run: Queue.take"
         assert waiting["idle"] == "idle.run: sleep_until"
         assert waiting["reader"].startswith("QuartTransport.receive: ")
 

@@ -13,9 +13,9 @@ from trio.testing import MockClock
 from tests.engine.scripted import Script, speech
 from tests.server.debug_rig import WITH_KEY, rig
 from voxtral_actors import limits
-from voxtral_actors.connection import writer
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.limiter import Limiter
+from voxtral_actors.connection.writer import Writer
 from voxtral_actors.engine.actor import EngineActor
 from voxtral_actors.engine.port import StreamSpec
 from voxtral_actors.protocol.utterance import Utterance
@@ -157,7 +157,7 @@ async def test_a_channel_end_left_open_is_counted(
     async with rig() as here:
         client, seat = await here.connect()
         assert seat.tree is not None
-        planted = seat.tree.wires.inbound_send.clone()
+        planted = seat.tree.wires.inbound.send.clone()
         client.leave()
         assert await here.violated() == {"leaked_channel_ends_total": 1}
         assert await here.violated() == {"leaked_channel_ends_total": 1}
@@ -167,7 +167,7 @@ async def test_a_channel_end_left_open_is_counted(
 
 @pytest.mark.parametrize(
     ("actor", "place", "limit"),
-    [("limiter", Limiter, 0.0), ("bridge", Bridge, 30.0 + 60.0), ("writer", writer, 10.0)],
+    [("limiter", Limiter, 0.0), ("bridge", Bridge, 30.0 + 60.0), ("writer", Writer, 10.0)],
 )
 async def test_an_actor_that_does_not_take_from_its_full_queue_is_stuck(
     actor: str,

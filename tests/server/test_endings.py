@@ -133,15 +133,6 @@ def wirings(monkeypatch: pytest.MonkeyPatch) -> list[Wiring]:
     return made
 
 
-def open_ends(wiring: Wiring) -> int:
-    """How many ends of a connection's channels are open."""
-    total = 0
-    for channel in (wiring.inbound_send, wiring.admitted_send, wiring.outbound_send):
-        statistics = channel.statistics()
-        total += statistics.open_send_channels + statistics.open_receive_channels
-    return total
-
-
 async def one_life(server: Served, leave: Callable[[Client], Awaitable[None]]) -> None:
     async with server.session() as client:
         await client.start("u")
@@ -164,7 +155,7 @@ async def test_p5_200_connections_end_in_every_way(wirings: list[Wiring], script
                     nursery.start_soon(one_life, server, leave)
             await server.empty()  # no admitted connection, no engine slot, no socket
             assert len(wirings) == server.admission.admitted == 200
-            assert Counter(map(open_ends, wirings)) == {0: 200}
+            assert Counter(map(Wiring.open_ends, wirings)) == {0: 200}
             assert server.scripted.released == len(server.scripted.streams)
             ended = server.running.service.outcomes
             assert ended.total() == 200
@@ -199,7 +190,7 @@ async def test_a_server_that_is_cut_leaves_nothing(wirings: list[Wiring], script
         assert server.admission.open == 0
         assert server.engine.statistics().slots_taken == 0
         assert server.running.listener.statistics().open == 0
-        assert Counter(map(open_ends, wirings)) == {0: 4}
+        assert Counter(map(Wiring.open_ends, wirings)) == {0: 4}
 
 
 async def test_a_drain_ends_every_connection(wirings: list[Wiring]) -> None:
@@ -228,4 +219,4 @@ async def test_a_drain_ends_every_connection(wirings: list[Wiring]) -> None:
             await server.returned.wait()
             assert server.admission.open == 0
             assert server.running.listener.statistics().open == 0
-            assert Counter(map(open_ends, wirings)) == {0: 50}
+            assert Counter(map(Wiring.open_ends, wirings)) == {0: 50}

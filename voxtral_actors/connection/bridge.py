@@ -1,7 +1,8 @@
 """The bridge: between the client's messages and the engine's streams, with the session machine.
 
-One task, the uplink, feeds the machine with what the client says; one task for each open stream, a
-downlink, feeds it with what the engine says; the timers feed it through `tell`. What the machine
+One task, the uplink, feeds the machine with what the client says, as far as it was not passed by;
+one task for each open stream, a downlink, feeds it with what the engine says; the timers feed it
+through `tell`. What the machine
 calls a stream is a `Voice`: the utterance at the engine, in as many streams as it takes. The
 machine is stepped synchronously, and so is everything that its effects do to voices, before
 anything is awaited: whoever steps next finds voices and machine in agreement. Events are sent after
@@ -14,7 +15,7 @@ the others take text from it; in one task they would wait for each other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import attrs
 import trio
@@ -24,7 +25,7 @@ from voxtral_actors.connection.desk import Desk
 from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.link import LinkStatistics
 from voxtral_actors.connection.voice import Voice
-from voxtral_actors.connection.wiring import Outbound, pass_on
+from voxtral_actors.connection.wiring import Outbound, Queue
 from voxtral_actors.engine.port import Engine, EngineInfo, EngineStream
 from voxtral_actors.protocol import effects, events
 from voxtral_actors.protocol.closing import Close
@@ -60,14 +61,16 @@ class Bridge:
         session: Session,
         engine: Engine,
         info: EngineInfo,
-        outbound: trio.MemorySendChannel[Outbound],
+        admitted: Queue[Inbound],
+        say: Callable[[Outbound], Awaitable[None]],
         activity: Activity,
         settings: Settings,
         figures: UtteranceFigures,
     ) -> None:
         self.session = session
         self._desk = Desk(engine, info, settings, activity, figures, self.tell)
-        self._outbound = outbound
+        self._admitted = admitted
+        self._say = say
         self._activity = activity
         self._voices: dict[int, Voice] = {}
         self._downlinks: trio.Nursery | None = None
@@ -75,21 +78,37 @@ class Bridge:
         self._quiet = trio.lowlevel.ParkingLot()
         self._speaking = trio.StrictFIFOLock()  # the events of one step are not mixed with others
 
-    async def run(self, admitted: trio.MemoryReceiveChannel[Inbound]) -> None:
+    async def run(self) -> None:
         """Work until `admitted` ends; whatever ends it, no engine stream stays open."""
-        with admitted:
+        with self._admitted.receive:
             try:
                 async with trio.open_nursery() as self._downlinks:
-                    async for message in admitted:
-                        self._moved.touch()
-                        await self.tell(message)
-                        await self._wait_room()
+                    await self._listen()
             finally:
                 self._downlinks = None
                 for voice in self._voices.values():
                     voice.abort()
                     self._desk.figures.ended["left"] += 1
                 self._voices.clear()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                message = await self._admitted.take()
+            except trio.EndOfChannel:
+                return
+            self._moved.touch()
+            if voice := self._active_voice:  # do not go on while the engine is too far behind
+                await voice.wait_room()
+            await self.tell(message)
+
+    async def pass_by(self, message: Inbound) -> bool:
+        """The limiter's: act on a message, unless it would overtake something or finds no room.
+        False: nothing was done, put it into `admitted`."""
+        if not self._admitted.idle or ((voice := self._active_voice) and voice.full):
+            return False
+        await self.tell(message)
+        return True
 
     def statistics(self) -> BridgeStatistics:
         return BridgeStatistics(
@@ -117,7 +136,7 @@ class Bridge:
         if not said:
             return
         if len(said) == 1 and not self._speaking.locked():  # there is nothing to be mixed
-            await pass_on(self._outbound, said[0])
+            await self._say(said[0])
             return
         try:
             self._speaking.acquire_nowait()  # `acquire` gives the turn away even where it is free
@@ -125,7 +144,7 @@ class Bridge:
             await self._speaking.acquire()
         try:
             for item in said:
-                await pass_on(self._outbound, item)
+                await self._say(item)
         finally:
             self._speaking.release()
 
@@ -173,8 +192,7 @@ class Bridge:
         for signal in heard:
             yield from self.session.step(signal)
 
-    async def _wait_room(self) -> None:
-        """Do not read on while the engine is too far behind with the active utterance."""
+    @property
+    def _active_voice(self) -> Voice | None:
         active = self.session.active
-        if active is not None and (voice := self._voices.get(active.key)):
-            await voice.wait_room()
+        return self._voices.get(active.key) if active is not None else None

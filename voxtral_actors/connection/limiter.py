@@ -3,19 +3,20 @@
 A message over its limit goes on as a `BadMessage`, so that its error keeps its place in the order
 and counts like every other message that could not be acted on. `ping` and `end` are never limited,
 `cancel` has a window of its own, and an append with enough audio in it is free: that is bounded by
-the backlog and by TCP. Such audio is nearly all that comes, so it does not wait for this actor's
-turn where nothing else does: the reader hands it past (`pass_by`), which saves a turn of a task.
+the backlog and by TCP. Such audio is nearly all that comes, and may pass by this actor (see
+`wiring`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
 
 from voxtral_actors.connection.activity import Activity
-from voxtral_actors.connection.wiring import pass_on
+from voxtral_actors.connection.wiring import Queue
 from voxtral_actors.limits import FREE_APPEND_MS, SAMPLE_RATE
 from voxtral_actors.protocol.commands import (
     Append,
@@ -43,26 +44,31 @@ class WindowStatistics:
 
 
 class Limiter:
-    """The actor and its two windows; one `run` per object."""
+    """The actor and its two windows; one `run` per object. `pass_by` is that of the next actor."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inbound: Queue[Inbound],
+        admitted: Queue[Inbound],
+        pass_by: Callable[[Inbound], Awaitable[bool]],
+    ) -> None:
         self.moved = Activity()
         """When it last took a message; what passes by it does not count."""
         self._messages = Window(settings.max_messages_per_window, settings.message_window_s)
         self._cancels = Window(settings.max_cancels_per_window, settings.cancel_window_s)
-        self._admitted: trio.MemorySendChannel[Inbound] | None = None
-        self._ahead = 0
-        """Messages that `pass_by` left to `inbound` and that are not through yet."""
-
-    async def run(
-        self,
-        inbound: trio.MemoryReceiveChannel[Inbound],
-        admitted: trio.MemorySendChannel[Inbound],
-    ) -> None:
-        """Pass messages on until `inbound` ends."""
+        self._inbound = inbound
         self._admitted = admitted
-        with inbound, admitted:
-            async for message in inbound:
+        self._pass_by = pass_by
+
+    async def run(self) -> None:
+        """Pass messages on until `inbound` ends."""
+        with self._inbound.receive, self._admitted.send:
+            while True:
+                try:
+                    message = await self._inbound.take()
+                except trio.EndOfChannel:
+                    return
                 self.moved.touch()
                 match message:
                     case Ping() | End() | TooBig():
@@ -73,20 +79,14 @@ class Limiter:
                         refusal = _admit(self._cancels, "cancel", message)
                     case _:
                         refusal = _admit(self._messages, "message", message)
-                await pass_on(admitted, refusal or message)
-                self._ahead -= 1
+                await self._admitted.put(refusal or message)
 
-    def pass_by(self, message: Inbound) -> bool:
-        """Called by the reader with each message: pass on audio that is free at once, unless it
-        would overtake something or find no room. What is not passed on goes into `inbound`."""
-        if self._admitted is not None and not self._ahead and _is_free(message):
-            try:
-                self._admitted.send_nowait(message)
-                return True
-            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # `run` waits for room, and knows what a closed end means
-        self._ahead += 1
-        return False
+    async def pass_by(self, message: Inbound) -> bool:
+        """The reader's: act on audio that is free, unless it would overtake something or finds no
+        room. False: nothing was done, put it into `inbound`."""
+        if not self._inbound.idle or not _is_free(message):
+            return False
+        return await self._pass_by(message)
 
     def statistics(self) -> dict[str, WindowStatistics]:
         """Each window by what it counts."""

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import trio
+from collections.abc import Awaitable, Callable
 
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.transport import Disconnected, Transport
-from voxtral_actors.connection.wiring import pass_on
+from voxtral_actors.connection.wiring import Queue
 from voxtral_actors.protocol.codec import decode
 from voxtral_actors.protocol.commands import Inbound
 
 
 async def run(
     transport: Transport,
-    inbound: trio.MemorySendChannel[Inbound],
+    inbound: Queue[Inbound],
     activity: Activity,
     max_bytes: int,
-    pass_by: Callable[[Inbound], bool],
+    pass_by: Callable[[Inbound], Awaitable[bool]],
 ) -> None:
     """Read until the client is gone. `pass_by` takes what need not go through `inbound`."""
-    with inbound:
+    with inbound.send:
         while True:
             try:
                 frame = await transport.receive()
@@ -29,5 +27,5 @@ async def run(
                 return
             activity.touch()
             message = decode(frame, max_bytes)
-            if not pass_by(message):
-                await pass_on(inbound, message)
+            if not await pass_by(message):
+                await inbound.put(message)

@@ -18,7 +18,7 @@ import attrs
 import structlog
 import trio
 
-from voxtral_actors.connection import drain, duration, idle, reader, writer
+from voxtral_actors.connection import drain, duration, idle, reader
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
@@ -27,6 +27,7 @@ from voxtral_actors.connection.limiter import Limiter
 from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport, send
 from voxtral_actors.connection.tree import Tree
 from voxtral_actors.connection.wiring import open_wiring
+from voxtral_actors.connection.writer import Writer
 from voxtral_actors.engine.port import Engine, EngineInfo
 from voxtral_actors.groups import describe
 from voxtral_actors.limits import LAST_WORDS_S, SAMPLE_RATE
@@ -90,11 +91,12 @@ async def serve(
     wires = open_wiring()
     activity = Activity()
     session = Session(session_id, info.model, max_bad=settings.max_bad_messages)
-    bridge = Bridge(session, engine, info, wires.outbound_send, activity, settings, figures)
-    limiter, written = Limiter(settings), Activity()
-    tree = Tree(session, wires, activity, limiter, bridge, written)
-    show(tree)
     closes: list[Close] = []  # the first one is what the connection ended in
+    writer = Writer(transport, wires.outbound, settings.write_deadline_s, closes.append)
+    bridge = Bridge(session, engine, info, wires.admitted, writer.say, activity, settings, figures)
+    limiter = Limiter(settings, wires.inbound, wires.admitted, bridge.pass_by)
+    tree = Tree(session, wires, activity, limiter, bridge, writer)
+    show(tree)
 
     async def until_done(actor: Callable[[], Awaitable[None]]) -> None:
         await actor()
@@ -102,22 +104,18 @@ async def serve(
 
     def read() -> Awaitable[None]:
         most = settings.max_message_bytes
-        return reader.run(transport, wires.inbound_send, activity, most, limiter.pass_by)
-
-    def write() -> Awaitable[None]:
-        deadline = settings.write_deadline_s
-        return writer.run(transport, wires.outbound_recv, deadline, closes.append, written)
+        return reader.run(transport, wires.inbound, activity, most, limiter.pass_by)
 
     try:
-        with wires.outbound_send, wires.outbound_recv:
-            wires.outbound_send.send_nowait(_session_created(session_id, created, info, settings))
+        with wires.outbound.send, wires.outbound.receive:
+            await wires.outbound.put(_session_created(session_id, created, info, settings))
             async with trio.open_nursery() as nursery:
                 tree.nursery = nursery
                 start = nursery.start_soon
                 start(until_done, read, name="reader")
-                start(until_done, write, name="writer")
-                start(limiter.run, wires.inbound_recv, wires.admitted_send)
-                start(bridge.run, wires.admitted_recv)
+                start(until_done, writer.run, name="writer")
+                start(limiter.run)
+                start(bridge.run)
                 start(idle.run, bridge, activity, settings.idle_timeout_s)
                 start(duration.run, bridge, settings.max_duration_s, settings.close_grace_s)
                 start(drain.run, bridge, drain_wish, drain_share, settings.close_grace_s)

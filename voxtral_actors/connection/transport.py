@@ -1,7 +1,7 @@
 """The port to one client's socket, as the actors of a connection see it.
 
-The reader is the only caller of `receive`, the writer the only caller of the rest (the supervisor
-takes its place once the writer is gone).
+The reader is the only caller of `receive`, and all else is called through the writer (the
+supervisor takes its place once the writer is gone).
 """
 
 from __future__ import annotations

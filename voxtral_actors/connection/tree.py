@@ -11,16 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
 
 import voxtral_actors
+from voxtral_actors.connection import wiring
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.backlog import BacklogStatistics
 from voxtral_actors.connection.bridge import Bridge, BridgeStatistics
 from voxtral_actors.connection.limiter import Limiter, WindowStatistics
-from voxtral_actors.connection.wiring import Wiring
+from voxtral_actors.connection.wiring import Queue, Wiring
+from voxtral_actors.connection.writer import Writer
 from voxtral_actors.engine.port import EngineStream
 from voxtral_actors.limits import SAMPLE_RATE
 from voxtral_actors.protocol.session import Session
@@ -101,8 +104,7 @@ class Tree:
     activity: Activity
     limiter: Limiter
     bridge: Bridge
-    written: Activity
-    """When the writer last took an event."""
+    writer: Writer
     nursery: trio.Nursery | None = None
 
     def statistics(self) -> TreeStatistics:
@@ -125,14 +127,14 @@ class Tree:
         # Who waits for room in a backlog gets on when the engine does.
         behind = [link.audio.behind_since for links in bridge.links.values() for link in links]
         bridge_at = max([bridge.moved_at, *(at for at in behind if at < math.inf)])
-        ends = {
-            "inbound": (wires.inbound_recv, self.limiter.moved.last),
-            "admitted": (wires.admitted_recv, bridge_at),
-            "outbound": (wires.outbound_recv, self.written.last),
+        queues: dict[str, tuple[Queue[Any], float]] = {
+            "inbound": (wires.inbound, self.limiter.moved.last),
+            "admitted": (wires.admitted, bridge_at),
+            "outbound": (wires.outbound, self.writer.moved.last),
         }
         found = {}
-        for name, (end, moved_at) in ends.items():
-            figures = end.statistics()
+        for name, (queue, moved_at) in queues.items():
+            figures = queue.receive.statistics()
             size = int(figures.max_buffer_size)
             found[name] = QueueStatistics(figures.current_buffer_used, size, moved_at)
         return found
@@ -154,11 +156,7 @@ class Tree:
 
     def open_ends(self) -> int:
         """Open ends of its channels: six at most while it lives, none afterwards."""
-        figures = [
-            end.statistics()
-            for end in (self.wires.inbound_recv, self.wires.admitted_recv, self.wires.outbound_recv)
-        ]
-        return sum(f.open_send_channels + f.open_receive_channels for f in figures)
+        return self.wires.open_ends()
 
     def actors(self) -> list[ActorStatistics]:
         """Every task of the tree."""
@@ -202,11 +200,12 @@ def _name(task: trio.lowlevel.Task) -> str:
 
 
 def _waiting(task: trio.lowlevel.Task) -> str:
-    """`idle.run: sleep_until`; just the first half if it waits for nothing."""
+    """`idle.run: sleep_until`, `Limiter.run: Queue.take`; just the first half if it waits for
+    nothing."""
     ours = theirs = ""
     for frame, _ in task.iter_await_frames():
         code = frame.f_code
-        if code.co_filename.startswith(_HOME):
+        if code.co_filename.startswith(_HOME) and code.co_filename != wiring.__file__:
             of_class = "." in code.co_qualname
             place = "" if of_class else f"{Path(code.co_filename).stem}."
             ours, theirs = place + code.co_qualname, ""

@@ -113,8 +113,8 @@ class Voice:
         self._make_room()
 
     async def wait_room(self) -> None:
-        """Wait until not too much of its audio waits for the engine."""
-        while self._full:
+        """Wait until it is not full."""
+        while self.full:
             await self._room.park()
 
     def _make_room(self) -> None:
@@ -123,7 +123,8 @@ class Voice:
             self._room.unpark_all()
 
     @property
-    def _full(self) -> bool:
+    def full(self) -> bool:
+        """Too much of its audio waits for the engine."""
         if self._over:
             return False
         links = self._links.values()

@@ -1,7 +1,9 @@
-"""The writer: the only one that sends. It ends with the Close, or when the client stops reading.
+"""The writer: all that the client is told goes through it. It ends with the Close, or when the
+client stops reading.
 
-Each message has a deadline of its own. A client that has not taken one in that time is not reading,
-and nothing can be told to it any more. Nearly every message is taken at once, and needs none.
+Nearly every event is taken by the socket at once, and passes by this actor (see `wiring`). The task
+waits for the client, and for a moment at most with each event: a client that has not taken one in
+that time is not reading, and nothing can be told to it any more.
 """
 
 from __future__ import annotations
@@ -13,37 +15,64 @@ import trio
 
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.transport import Disconnected, Transport
-from voxtral_actors.connection.wiring import Outbound
+from voxtral_actors.connection.wiring import Outbound, Queue
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.protocol.codec import encode
 
 
-async def run(
-    transport: Transport,
-    outbound: trio.MemoryReceiveChannel[Outbound],
-    deadline: float,
-    closing: Callable[[Close], None],
-    moved: Activity,
-) -> None:
-    """Send what comes until a Close, or until the client is gone.
+class Writer:
+    """The actor; one `run` per object.
 
-    `closing` is told of a Close before it is sent: once it is out, the client hangs up, and this
-    task may be cancelled for that before it gets any further. `moved` tells when an item was taken.
+    `deadline` is the time for one event, in seconds. `closing` is told of a Close before it is
+    sent: once it is out, the client hangs up, and `run` may be cancelled for that before it gets
+    any further.
     """
-    with trio.CancelScope() as scope:
-        async for item in outbound:
-            moved.touch()
+
+    def __init__(
+        self,
+        transport: Transport,
+        outbound: Queue[Outbound | None],
+        deadline: float,
+        closing: Callable[[Close], None],
+    ) -> None:
+        self.moved = Activity()
+        """When it last took an event; what passes by it does not count."""
+        self._transport = transport
+        self._outbound = outbound
+        self._deadline = deadline
+        self._closing = closing
+
+    async def say(self, item: Outbound) -> None:
+        """Send `item`, now if the socket takes it; returns when it is on its way, in the order of
+        the calls."""
+        rest: Outbound | None = item
+        if self._outbound.idle and not isinstance(item, Close):
             try:
-                if not isinstance(item, Close) and transport.write(encode(item)):
-                    continue
-                scope.deadline = moved.last + deadline
-                if isinstance(item, Close):
-                    closing(item)
-                    await transport.close(item.spec.code, item.spec.slug)
+                if self._transport.write(encode(item)):
                     return
-                await transport.drain()
+                rest = None
             except Disconnected:
-                return
-            scope.deadline = math.inf
-    if scope.cancelled_caught:
-        closing(Close.SLOW_CONSUMER)
+                pass  # `run` finds the same
+        await self._outbound.put(rest)
+
+    async def run(self) -> None:
+        """Send what comes until a Close, or until the client is gone."""
+        with trio.CancelScope() as scope:
+            while True:
+                item = await self._outbound.take()
+                self.moved.touch()
+                due = self.moved.last + self._deadline
+                try:
+                    if isinstance(item, Close):
+                        scope.deadline = due
+                        self._closing(item)
+                        await self._transport.close(item.spec.code, item.spec.slug)
+                        return
+                    if item is None or not self._transport.write(encode(item)):
+                        scope.deadline = due
+                        await self._transport.drain()
+                        scope.deadline = math.inf
+                except Disconnected:
+                    return
+        if scope.cancelled_caught:
+            self._closing(Close.SLOW_CONSUMER)

@@ -10,7 +10,7 @@ CONNECTION_BUGS: Final = (
     Bug(
         "channel left open",
         "The reader does not close its channel.",
-        Edit("connection.reader:run", "with inbound:", "if inbound:"),
+        Edit("connection.reader:run", "with inbound.send:", "if inbound.send:"),
         finding="P5: an open channel end",
     ),
     Bug(
@@ -34,11 +34,13 @@ CONNECTION_BUGS: Final = (
     Bug(
         "audio overtakes",
         "Audio goes past the limiter while what was said before it waits there.",
-        Edit(
-            "connection.limiter:Limiter.pass_by",
-            "not self._ahead",
-            "True",
-        ),
+        Edit("connection.limiter:Limiter.pass_by", "not self._inbound.idle", "False"),
+        finding="no_active_request",
+    ),
+    Bug(
+        "audio overtakes at the bridge",
+        "Audio goes past the bridge's task while what was said before it waits there.",
+        Edit("connection.bridge:Bridge.pass_by", "not self._admitted.idle", "False"),
         finding="no_active_request",
     ),
     Bug(
@@ -66,7 +68,8 @@ CONNECTION_BUGS: Final = (
     Bug(
         "no back-pressure",
         "The bridge reads on however far the engine is behind.",
-        Edit("connection.bridge:Bridge.run", "await self._wait_room()", "pass"),
+        Edit("connection.bridge:Bridge._listen", "await voice.wait_room()", "pass"),
+        Edit("connection.bridge:Bridge.pass_by", "voice.full", "False"),
         finding="samples wait at the engine",
     ),
     Bug(
@@ -110,7 +113,7 @@ CONNECTION_BUGS: Final = (
     Bug(
         "write deadline off",
         "Neither the writer nor the socket's guard gives up a client that does not read.",
-        Edit("connection.writer:run", "moved.last + deadline", "math.inf"),
+        Edit("connection.writer:Writer.run", "self.moved.last + self._deadline", "math.inf"),
         Edit(
             "server.guarded_stream:GuardedStream._send_rest",
             "limit = trio.current_time() + self.options.write_deadline_s",
