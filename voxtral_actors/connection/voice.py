@@ -127,8 +127,9 @@ class Voice:
         """Too much of its audio waits for the engine."""
         if self._over:
             return False
-        links = self._links.values()
-        waiting = sum(link.backlog.waiting_s for link in links) if links else self._chain.behind_s
+        waiting = 0.0 if self._links else self._chain.behind_s
+        for link in self._links.values():
+            waiting += link.backlog.waiting_s
         return waiting > self._limit
 
     # --- The chain's wishes ------------------------------------------------------------------
@@ -227,6 +228,8 @@ class Voice:
             case Finished(prompt_tokens=prompt, completion_tokens=completion):
                 self._let_go(number)
                 return self._do(self._chain.ended(number, prompt, completion))
+            case Text(pieces=[piece]):
+                return self._use(number, link, *piece)
             case Text(pieces=pieces):
                 return _joined(self._use(number, link, *piece) for piece in pieces)
             case _:

@@ -92,10 +92,11 @@ class ActorStream:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             if self._text:
-                pieces, at = tuple(self._text), self._text[-1][1]
+                pieces = tuple(self._text)
                 self._text.clear()
-                self._moved = self._consumed > at
-                return Text("".join(text for text, _ in pieces), at, pieces)
+                texts, ends = zip(*pieces, strict=True)
+                self._moved = self._consumed > ends[-1]
+                return Text("".join(texts), ends[-1], pieces)
             if self._moved:
                 self._moved = False
                 return Progress(self._consumed)

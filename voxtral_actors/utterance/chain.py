@@ -272,9 +272,10 @@ class Chain:
 
     def _say(self, texts: list[Said], consumed: int) -> list[Action]:
         self._consumed = max(self._consumed, consumed)
+        text = ""
         for said in texts:
             self._journal.say(said)
-        text = "".join(said.text for said in texts)
+            text += said.text
         return [Say(text, self._consumed)] if text else []
 
     def _let_go(self) -> list[Action]:

@@ -116,7 +116,8 @@ class Journal:
 
     def audio(self, begins: int, ends: int) -> bytes:
         """A part of what is here."""
-        first, last = ((at - self._start) * BYTES_PER_SAMPLE for at in (begins, ends))
+        first = (begins - self._start) * BYTES_PER_SAMPLE
+        last = (ends - self._start) * BYTES_PER_SAMPLE
         assert 0 <= first <= last <= len(self._audio), "not in the journal"  # noqa: S101 - our bug
         return bytes(self._audio[first:last])
 
