@@ -11,6 +11,9 @@ divided by the steps that the engine did meanwhile: our server counts them, and 
 shows as a delta. So it stays a fair figure also where two cores cannot carry the model at live
 pace; how much of live pace they carried stands beside it.
 
+A round in which the load itself was late shows a machine that stood still, not a server. It is
+taken again, for both servers and whatever it showed, as long as there are spare rounds.
+
 A session that leaves in the middle: it speaks, has the text of half of it, and is gone.
 """
 
@@ -39,6 +42,8 @@ from tests.vllm import tiny_model
 
 RESULT = figures.RESULTS / "against_vllm.json"
 LEVELS = (1, 8, 16, 32)
+SPARE_ROUNDS = 6
+"""Rounds that may be taken again, at all levels together: each one is twenty seconds."""
 LEAVERS = 8
 """Sessions that leave in the middle, in one round."""
 LEAVER_S = 2.0
@@ -100,15 +105,22 @@ def measure(
     contenders: Sequence[Contender], levels: Sequence[int], rounds: int, seconds: float
 ) -> tuple[dict[int, dict[str, list[Round]]], dict[str, list[float]]]:
     found: dict[int, dict[str, list[Round]]] = {}
+    spare = SPARE_ROUNDS
     for one in contenders:  # what the first session loads is no cost of a session
         trio.run(_live, one, 2, 2.0)
     voice = 2  # the round's first: new ones for each round, the same for all contenders
     for level in levels:
         found[level] = {one.name: [] for one in contenders}
-        for _ in range(rounds):
-            for one in contenders:
-                found[level][one.name].append(trio.run(_live, one, level, seconds, voice))
+        wanted = rounds
+        while wanted:
+            done = {one.name: trio.run(_live, one, level, seconds, voice) for one in contenders}
             voice += level
+            if spare and any(one.result.generator_is_bottleneck for one in done.values()):
+                spare -= 1
+                continue
+            wanted -= 1
+            for name, one_round in done.items():
+                found[level][name].append(one_round)
         print(show_level(level, found[level]), flush=True)
     left: dict[str, list[float]] = {one.name: [] for one in contenders}
     for _ in range(rounds):
@@ -125,12 +137,12 @@ def show_level(level: int, by_server: dict[str, list[Round]]) -> str:
             Spread.of([r.cpu_ms_a_step for r in rounds]).show(2),
             Spread.of([r.cpu_ms_an_audio_second for r in rounds]).show(1),
             Spread.of([r.result.lag_ms["p50"] for r in rounds]).show(),
-            Spread.of([r.result.lag_ms["p95"] for r in rounds]).show(),
+            Spread.of([r.result.lag_ms["p99"] for r in rounds]).show(),
             Spread.of([r.steps_a_second / (level * 12.5) for r in rounds]).show(2),
         ]
         for name, rounds in by_server.items()
     ]
-    head = ["", "CPU ms/step", "CPU ms/audio s", "lag p50 ms", "lag p95 ms", "x live"]
+    head = ["", "CPU ms/step", "CPU ms/audio s", "lag p50 ms", "lag p99 ms", "x live"]
     return figures.table(head, rows) + f"\nours by vLLM's: {_ratio(by_server).show(3)}\n"
 
 

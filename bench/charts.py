@@ -77,11 +77,11 @@ def against_vllm(plt: Any, report: Mapping[str, Any]) -> Any:
     _bars(
         lag,
         list(levels),
-        {s: [level[s]["lag_ms"]["p95"] for level in levels.values()] for s in servers},
+        {s: [level[s]["lag_ms"]["p99"] for level in levels.values()] for s in servers},
         (OURS, OTHERS),
     )
     lag.set_yscale("log")
-    lag.set_title("lag of the text, p95", pad=14)
+    lag.set_title("lag of the text, p99", pad=14)
     lag.set_ylabel("ms")
     lag.set_xlabel("live sessions")
     return figure
