@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 from typing import TypeVar
 
@@ -47,6 +49,9 @@ class FakeTransport:
         self.gone = False
         self.reading = True
         self.pace = 0.0
+        self.waiting = False
+        """`receive` has been called and has nothing to return."""
+        self._pass_by: Callable[[str | bytes], bool] = lambda _: False
         self._written = ""
         self.send_error: Exception | None = None
         self.receive_error: Exception | None = None
@@ -61,7 +66,27 @@ class FakeTransport:
                 return self.unread.popleft()
             if self.gone:
                 raise Disconnected
-            await self.changed.park()
+            self.waiting = True
+            try:
+                await self.changed.park()
+            finally:
+                self.waiting = False
+
+    @contextmanager
+    def handing(self, pass_by: Callable[[str | bytes], bool]) -> Iterator[None]:
+        self._pass_by = pass_by
+        try:
+            yield
+        finally:
+            self._pass_by = lambda _: False
+
+    def arrive(self, frame: str | bytes) -> None:
+        """A message of the client has come."""
+        if self.waiting and self._pass_by(frame):
+            return
+        self.waiting = False
+        self.unread.append(frame)
+        self.changed.unpark_all()
 
     def write(self, text: str) -> bool:
         self._written = text
@@ -109,8 +134,7 @@ class Client:
     def frame(self, frame: str | bytes) -> None:
         """Anything at all. A client that left says it to nobody."""
         if not self._transport.gone:
-            self._transport.unread.append(frame)
-            self._transport.changed.unpark_all()
+            self._transport.arrive(frame)
 
     def start(self, request_id: str) -> None:
         if not self._transport.gone:

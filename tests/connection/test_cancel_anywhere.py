@@ -20,9 +20,10 @@ from tests.connection.fakes import Connection, connected, simulate
 from tests.connection.speakers import LIVE, listening
 from tests.engine.scripted import Part, Script, speech
 from tests.utterance.hearing import audio_of, sentence
-from voxtral_actors.connection import drain, duration, idle, reader
+from voxtral_actors.connection import drain, duration, idle
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.limiter import Limiter
+from voxtral_actors.connection.reader import Reader
 from voxtral_actors.connection.voice import Voice
 from voxtral_actors.connection.writer import Writer
 from voxtral_actors.limits import LAST_WORDS_S
@@ -139,7 +140,7 @@ def runs(actor: str | None = None, stride: int = 1, talk: Talk = conversation) -
 SCOPES: dict[str, trio.CancelScope] = {}
 ACTORS: dict[str, tuple[Any, str, int]] = {
     # Where it is, and the stride: to keep the suite quick, and primes so that they do not align.
-    "reader": (reader, "run", 17),
+    "reader": (Reader, "run", 17),
     "limiter": (Limiter, "run", 17),
     "bridge": (Bridge, "run", 17),
     "downlink": (Voice, "_downlink", 17),

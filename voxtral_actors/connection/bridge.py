@@ -15,7 +15,7 @@ the others take text from it; in one task they would wait for each other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import trio
@@ -25,7 +25,7 @@ from voxtral_actors.connection.desk import Desk
 from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.link import LinkStatistics
 from voxtral_actors.connection.voice import Voice
-from voxtral_actors.connection.wiring import Outbound, Queue
+from voxtral_actors.connection.wiring import Outbound, Wiring
 from voxtral_actors.engine.port import Engine, EngineInfo, EngineStream
 from voxtral_actors.protocol import effects, events
 from voxtral_actors.protocol.closing import Close
@@ -61,16 +61,17 @@ class Bridge:
         session: Session,
         engine: Engine,
         info: EngineInfo,
-        admitted: Queue[Inbound],
-        say: Callable[[Outbound], Awaitable[None]],
+        wires: Wiring,
+        pass_by: Callable[[Outbound], bool],
         activity: Activity,
         settings: Settings,
         figures: UtteranceFigures,
     ) -> None:
         self.session = session
         self._desk = Desk(engine, info, settings, activity, figures, self.tell)
-        self._admitted = admitted
-        self._say = say
+        self._admitted = wires.admitted
+        self._outbound = wires.outbound
+        self._pass_by = pass_by
         self._activity = activity
         self._voices: dict[int, Voice] = {}
         self._downlinks: trio.Nursery | None = None
@@ -102,12 +103,16 @@ class Bridge:
                 await voice.wait_room()
             await self.tell(message)
 
-    async def pass_by(self, message: Inbound) -> bool:
+    def pass_by(self, message: Inbound) -> bool:
         """The limiter's: act on a message, unless it would overtake something or finds no room.
         False: nothing was done, put it into `admitted`."""
-        if not self._admitted.idle or ((voice := self._active_voice) and voice.full):
+        if not self._admitted.idle or not self._outbound.idle:
             return False
-        await self.tell(message)
+        if (voice := self._active_voice) and voice.full:
+            return False
+        for item in self._hear(message):
+            if not self._pass_by(item):
+                self._outbound.put_nowait(item)  # it was empty, and a step says little
         return True
 
     def statistics(self) -> BridgeStatistics:
@@ -128,11 +133,7 @@ class Bridge:
 
     async def tell(self, *messages: Message) -> None:
         """Step the machine and do what it wants; returns when its events are on their way."""
-        said: list[Outbound] = []
-        for message in messages:
-            said += self._step(message)
-        if self.session.quiet:
-            self._quiet.unpark_all()
+        said = self._hear(*messages)
         if not said:
             return
         if len(said) == 1 and not self._speaking.locked():  # there is nothing to be mixed
@@ -159,6 +160,18 @@ class Bridge:
         with trio.move_on_after(grace):
             await self.quiet()
         await self.tell(Closing(close))
+
+    async def _say(self, item: Outbound) -> None:
+        if not self._pass_by(item):
+            await self._outbound.put(item)
+
+    def _hear(self, *messages: Message) -> list[Outbound]:
+        said: list[Outbound] = []
+        for message in messages:
+            said += self._step(message)
+        if self.session.quiet:
+            self._quiet.unpark_all()
+        return said
 
     def _step(self, message: Message) -> list[Outbound]:
         said: list[Outbound] = []

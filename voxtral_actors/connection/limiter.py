@@ -10,13 +10,13 @@ the backlog and by TCP. Such audio is nearly all that comes, and may pass by thi
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import attrs
 import trio
 
 from voxtral_actors.connection.activity import Activity
-from voxtral_actors.connection.wiring import Queue
+from voxtral_actors.connection.wiring import Wiring
 from voxtral_actors.limits import FREE_APPEND_MS, SAMPLE_RATE
 from voxtral_actors.protocol.commands import (
     Append,
@@ -49,16 +49,15 @@ class Limiter:
     def __init__(
         self,
         settings: Settings,
-        inbound: Queue[Inbound],
-        admitted: Queue[Inbound],
-        pass_by: Callable[[Inbound], Awaitable[bool]],
+        wires: Wiring,
+        pass_by: Callable[[Inbound], bool],
     ) -> None:
         self.moved = Activity()
         """When it last took a message; what passes by it does not count."""
         self._messages = Window(settings.max_messages_per_window, settings.message_window_s)
         self._cancels = Window(settings.max_cancels_per_window, settings.cancel_window_s)
-        self._inbound = inbound
-        self._admitted = admitted
+        self._inbound = wires.inbound
+        self._admitted = wires.admitted
         self._pass_by = pass_by
 
     async def run(self) -> None:
@@ -81,12 +80,12 @@ class Limiter:
                         refusal = _admit(self._messages, "message", message)
                 await self._admitted.put(refusal or message)
 
-    async def pass_by(self, message: Inbound) -> bool:
+    def pass_by(self, message: Inbound) -> bool:
         """The reader's: act on audio that is free, unless it would overtake something or finds no
         room. False: nothing was done, put it into `inbound`."""
         if not self._inbound.idle or not _is_free(message):
             return False
-        return await self._pass_by(message)
+        return self._pass_by(message)
 
     def statistics(self) -> dict[str, WindowStatistics]:
         """Each window by what it counts."""

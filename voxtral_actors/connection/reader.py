@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.transport import Disconnected, Transport
@@ -11,21 +11,54 @@ from voxtral_actors.protocol.codec import decode
 from voxtral_actors.protocol.commands import Inbound
 
 
-async def run(
-    transport: Transport,
-    inbound: Queue[Inbound],
-    activity: Activity,
-    max_bytes: int,
-    pass_by: Callable[[Inbound], Awaitable[bool]],
-) -> None:
-    """Read until the client is gone. `pass_by` takes what need not go through `inbound`."""
-    with inbound.send:
-        while True:
-            try:
-                frame = await transport.receive()
-            except Disconnected:
-                return
-            activity.touch()
-            message = decode(frame, max_bytes)
-            if not await pass_by(message):
-                await inbound.put(message)
+class Reader:
+    """The actor; one `run` per object. `pass_by` is that of the next actor."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        inbound: Queue[Inbound],
+        activity: Activity,
+        max_bytes: int,
+        pass_by: Callable[[Inbound], bool],
+    ) -> None:
+        self._transport = transport
+        self._inbound = inbound
+        self._activity = activity
+        self._max_bytes = max_bytes
+        self._pass_by = pass_by
+        self._next: Inbound | None = None
+        self._bug: Exception | None = None
+
+    async def run(self) -> None:
+        """Read until the client is gone."""
+        with self._inbound.send, self._transport.handing(self.pass_by):
+            while True:
+                try:
+                    frame = await self._transport.receive()
+                except Disconnected:
+                    return
+                if self._bug is not None:
+                    raise self._bug
+                message, self._next = self._next, None
+                if message is None:
+                    message = self._read(frame)
+                    if self._pass_by(message):
+                        continue
+                await self._inbound.put(message)
+
+    def pass_by(self, frame: str | bytes) -> bool:
+        """The transport's: act on a frame. False: it is for `run`."""
+        try:
+            self._next = self._read(frame)
+            if not self._pass_by(self._next):
+                return False
+        except Exception as bug:  # it is this connection's, and none of the task's that calls
+            self._bug = bug
+            return False
+        self._next = None
+        return True
+
+    def _read(self, frame: str | bytes) -> Inbound:
+        self._activity.touch()
+        return decode(frame, self._max_bytes)

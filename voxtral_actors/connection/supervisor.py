@@ -18,12 +18,13 @@ import attrs
 import structlog
 import trio
 
-from voxtral_actors.connection import drain, duration, idle, reader
+from voxtral_actors.connection import drain, duration, idle
 from voxtral_actors.connection.activity import Activity
 from voxtral_actors.connection.bridge import Bridge
 from voxtral_actors.connection.drain import Drain
 from voxtral_actors.connection.figures import UtteranceFigures
 from voxtral_actors.connection.limiter import Limiter
+from voxtral_actors.connection.reader import Reader
 from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, Transport, send
 from voxtral_actors.connection.tree import Tree
 from voxtral_actors.connection.wiring import open_wiring
@@ -93,8 +94,10 @@ async def serve(
     session = Session(session_id, info.model, max_bad=settings.max_bad_messages)
     closes: list[Close] = []  # the first one is what the connection ended in
     writer = Writer(transport, wires.outbound, settings.write_deadline_s, closes.append)
-    bridge = Bridge(session, engine, info, wires.admitted, writer.say, activity, settings, figures)
-    limiter = Limiter(settings, wires.inbound, wires.admitted, bridge.pass_by)
+    bridge = Bridge(session, engine, info, wires, writer.pass_by, activity, settings, figures)
+    limiter = Limiter(settings, wires, bridge.pass_by)
+    most = settings.max_message_bytes
+    reader = Reader(transport, wires.inbound, activity, most, limiter.pass_by)
     tree = Tree(session, wires, activity, limiter, bridge, writer)
     show(tree)
 
@@ -102,17 +105,13 @@ async def serve(
         await actor()
         nursery.cancel_scope.cancel(reason="the connection has ended")
 
-    def read() -> Awaitable[None]:
-        most = settings.max_message_bytes
-        return reader.run(transport, wires.inbound, activity, most, limiter.pass_by)
-
     try:
         with wires.outbound.send, wires.outbound.receive:
             await wires.outbound.put(_session_created(session_id, created, info, settings))
             async with trio.open_nursery() as nursery:
                 tree.nursery = nursery
                 start = nursery.start_soon
-                start(until_done, read, name="reader")
+                start(until_done, reader.run, name="reader")
                 start(until_done, writer.run, name="writer")
                 start(limiter.run)
                 start(bridge.run)

@@ -6,6 +6,8 @@ supervisor takes its place once the writer is gone).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 CLIENT_LEFT: Final = "client_left"
@@ -30,6 +32,11 @@ class Transport(Protocol):
 
         Raises:
             Disconnected: no more messages will come.
+        """
+
+    def handing(self, pass_by: Callable[[str | bytes], bool]) -> AbstractContextManager[None]:
+        """Inside, a message that comes while `receive` waits is given to `pass_by` first, in
+        whatever task it comes; False: it is for `receive`. `pass_by` does not raise.
         """
 
     def write(self, text: str) -> bool:

@@ -9,8 +9,9 @@ others may still wait to say something, which is no fault of theirs.
 
 A hop over a queue costs a turn of a task, which for 80 ms of audio is more than all that is done
 with it. So nearly all that passes, audio that is free and text that the socket has room for, does
-not hop: while an actor is `idle`, who would put something into its queue does the work on the spot
-(`Limiter.pass_by`, `Bridge.pass_by`, `Writer.say`). What waits, waits in the queues, in order.
+not hop: while an actor is `idle`, who would put something into its queue calls its `pass_by` first,
+which acts on it there and then, without a wait, or says that it cannot. What waits, waits in the
+queues, in order.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Queue(Generic[T]):
         """Send. Everything goes through here, or `idle` would not be true."""
         self.idle = False
         await pass_on(self.send, item)
+
+    def put_nowait(self, item: T) -> None:
+        """The same, where there is room."""
+        self.idle = False
+        self.send.send_nowait(item)
 
     async def take(self) -> T:
         """Receive: for the actor. It keeps its turn as long as there is something.

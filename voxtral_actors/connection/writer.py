@@ -42,18 +42,17 @@ class Writer:
         self._deadline = deadline
         self._closing = closing
 
-    async def say(self, item: Outbound) -> None:
-        """Send `item`, now if the socket takes it; returns when it is on its way, in the order of
-        the calls."""
-        rest: Outbound | None = item
-        if self._outbound.idle and not isinstance(item, Close):
-            try:
-                if self._transport.write(encode(item)):
-                    return
-                rest = None
-            except Disconnected:
-                pass  # `run` finds the same
-        await self._outbound.put(rest)
+    def pass_by(self, item: Outbound) -> bool:
+        """The bridge's: send an event, unless it would overtake something. False: nothing was done,
+        put it into `outbound`."""
+        if not self._outbound.idle or isinstance(item, Close):
+            return False
+        try:
+            if not self._transport.write(encode(item)):
+                self._outbound.put_nowait(None)
+        except Disconnected:
+            return False  # `run` finds the same
+        return True
 
     async def run(self) -> None:
         """Send what comes until a Close, or until the client is gone."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import structlog
@@ -25,6 +25,7 @@ from quart_trio import QuartTrio
 from voxtral_actors.connection import supervisor
 from voxtral_actors.connection.supervisor import Outcome
 from voxtral_actors.connection.transport import CLIENT_LEFT, SERVER_STOPPED, send
+from voxtral_actors.connection.wiring import Queue
 from voxtral_actors.limits import MAX_HTTP_BODY_BYTES, METRICS_AGE_S
 from voxtral_actors.protocol.closing import Close, farewell
 from voxtral_actors.protocol.codec import encode
@@ -51,7 +52,7 @@ class QuartTransport:
         assert wire.websocket is not None  # noqa: S101 - quart serves one, so there is one
         self._wire = wire
         self._stream = wire.websocket
-        self._inbox: trio.MemoryReceiveChannel[str | bytes]
+        self._inbox: Queue[str | bytes]
         self._websocket = websocket._get_current_object()  # type: ignore[attr-defined]
 
     @contextmanager
@@ -70,7 +71,10 @@ class QuartTransport:
         return ending if ending.is_fault or ending == SERVER_STOPPED else CLIENT_LEFT
 
     async def receive(self) -> str | bytes:
-        return await self._inbox.receive()
+        return await self._inbox.take()
+
+    def handing(self, pass_by: Callable[[str | bytes], bool]) -> AbstractContextManager[None]:
+        return self._stream.handing(pass_by)
 
     def write(self, text: str) -> bool:
         return self._stream.write(text)

@@ -7,13 +7,13 @@
    disconnect, at once. A frame that breaks the protocol is answered with the Close code for it.
 4. After our Close frame input is dropped, not queued: nobody reads it any more.
 5. Once both Close frames are exchanged the connection ends there and then.
-6. An admitted client's messages go between `messages` and `write`, without the detour over ASGI
-   events and quart-trio's queue, which would cost a task's turn and a dict for each.
+6. An admitted client's messages go between `messages`, or who is `handing`, and `write`, without
+   the detour over ASGI events and quart-trio's queue: a task's turn and a dict for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -26,7 +26,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMes
 from wsproto.events import Event as WebSocketEvent
 from wsproto.utilities import LocalProtocolError
 
-from voxtral_actors.connection.wiring import pass_on
+from voxtral_actors.connection.wiring import Queue
 from voxtral_actors.protocol.closing import Close
 from voxtral_actors.server.guarded_stream import Ending, GuardedStream
 
@@ -81,15 +81,25 @@ class WebSocket(WSStream):
         super().__init__(*args)
         self._guard = guard
         self._assembly = _Assembly(self.config.websocket_max_message_size)
-        self._inbox: trio.MemorySendChannel[str | bytes] | None = None
+        self._inbox: Queue[str | bytes] | None = None
+        self._pass_by: Callable[[str | bytes], bool] | None = None
         self._unsent = b""
 
     @contextmanager
-    def messages(self) -> Iterator[trio.MemoryReceiveChannel[str | bytes]]:
+    def messages(self) -> Iterator[Queue[str | bytes]]:
         """The client's messages, when the app wants them like this: from before it accepts on."""
-        self._inbox, receive = trio.open_memory_channel[str | bytes](UNREAD_MESSAGES)
-        with self._inbox, receive:
-            yield receive
+        self._inbox = Queue(UNREAD_MESSAGES)
+        with self._inbox.send, self._inbox.receive:
+            yield self._inbox
+
+    @contextmanager
+    def handing(self, pass_by: Callable[[str | bytes], bool]) -> Iterator[None]:
+        """See `connection.transport.Transport.handing`."""
+        self._pass_by = pass_by
+        try:
+            yield
+        finally:
+            self._pass_by = None
 
     def write(self, text: str) -> bool:
         """Send a message, once accepted, as far as that needs no wait. False: `drain` has to send
@@ -181,8 +191,10 @@ class WebSocket(WSStream):
 
     async def _deliver(self, message: str | bytes) -> None:
         if self._inbox is not None:
+            if self._inbox.idle and self._pass_by is not None and self._pass_by(message):
+                return
             try:  # noqa: SIM105 - `suppress` is three calls, and this comes with every message
-                await pass_on(self._inbox, message)
+                await self._inbox.put(message)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # the app has ended
         elif self.app_put is not None:

@@ -10,7 +10,7 @@ CONNECTION_BUGS: Final = (
     Bug(
         "channel left open",
         "The reader does not close its channel.",
-        Edit("connection.reader:run", "with inbound.send:", "if inbound.send:"),
+        Edit("connection.reader:Reader.run", "self._inbound.send, ", ""),
         finding="P5: an open channel end",
     ),
     Bug(
@@ -35,6 +35,12 @@ CONNECTION_BUGS: Final = (
         "audio overtakes",
         "Audio goes past the limiter while what was said before it waits there.",
         Edit("connection.limiter:Limiter.pass_by", "not self._inbound.idle", "False"),
+        finding="no_active_request",
+    ),
+    Bug(
+        "audio overtakes at the reader",
+        "Audio goes past the reader while what was said before it waits in the socket's queue.",
+        Edit("server.websocket_stream:WebSocket._deliver", "self._inbox.idle", "True"),
         finding="no_active_request",
     ),
     Bug(
@@ -130,7 +136,7 @@ CONNECTION_BUGS: Final = (
     Bug(
         "drain waits for nothing",
         "Nobody tells the drain that the last utterance is over.",
-        Edit("connection.bridge:Bridge.tell", "self._quiet.unpark_all()", "pass"),
+        Edit("connection.bridge:Bridge._hear", "self._quiet.unpark_all()", "pass"),
         finding="P16",
     ),
     Bug(

@@ -12,6 +12,7 @@ SEEDS: Final[dict[str, int]] = {
     "streams kept by a connection that is gone": 4,
     "abort forgotten": 2,
     "audio overtakes": 1,
+    "audio overtakes at the reader": 1,
     "audio overtakes at the bridge": 1,
     "end of the audio not passed on": 2,
     "what did not go out at once is lost": 0,
