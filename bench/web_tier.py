@@ -12,6 +12,9 @@ second series the server answers each message with a delta, and that is waited f
 The other servers (`web_tier_servers.py`) get the very same messages in the same run, in alternating
 rounds, and do nothing with them: neither JSON, nor base64, nor sessions.
 
+Rounds are short, a fraction of a second for each server: what is divided was measured in the same
+second, and a machine slows down for longer than that.
+
 CPU time of the server process is what counts here, user and system: it hardly changes when the
 machine does other things too.
 """
@@ -55,7 +58,7 @@ class Size:
     idle: int
 
 
-FULL = Size(rounds=5, messages=8_000, connections=32, growth=(8, 64, 512), idle=5_000)
+FULL = Size(rounds=12, messages=3_000, connections=32, growth=(8, 64, 512), idle=5_000)
 QUICK = Size(rounds=2, messages=4_000, connections=32, growth=(8, 512), idle=500)
 
 
@@ -90,17 +93,19 @@ def compare(size: Size, busy: list[float], *, answer: bool) -> dict[str, dict[st
 
 
 def growth(size: Size, busy: list[float]) -> dict[str, dict[int, list[float]]]:
-    """kind -> connections -> microseconds a message of ours, one figure a round."""
+    """kind -> connections -> microseconds a message of ours, one figure a round. Each number has a
+    server of its own, so that they are measured right after one another."""
     costs: dict[str, dict[int, list[float]]] = {k: {n: [] for n in size.growth} for k in KINDS}
-    with running(OURS, answer=False) as feeder:
+    with ExitStack() as stack:
+        feeders = {n: stack.enter_context(running(OURS, answer=False)) for n in size.growth}
+        for connections, feeder in feeders.items():
+            feeder.connect(connections)
+            stack.callback(feeder.close)
         for _ in range(size.rounds):
-            for connections in size.growth:
-                feeder.connect(connections)
-                for kind in KINDS:
+            for kind in KINDS:
+                for connections, feeder in feeders.items():
                     costs[kind][connections].append(feeder.cost(kind, size.messages))
-                feeder.close()
-                time.sleep(0.5)  # for the server to notice
-        busy += feeder.busy
+        busy += [share for feeder in feeders.values() for share in feeder.busy]
     return costs
 
 

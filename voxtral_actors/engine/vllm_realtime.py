@@ -155,8 +155,10 @@ class VllmEngine:
         why_aged = "; ".join(sorted({state.why_off for state in states if state.why_off}))
         wanted = self.settings.batch_audio
         why_alone = await vllm_library.batch_audio(self.vllm) if wanted else "it is switched off"
-        _tell("vllm.flat_sessions", why_aged, wanted=self.settings.flat_sessions)
-        _tell("vllm.batched_audio", why_alone, wanted=wanted)
+        aged = log.warning if why_aged and self.settings.flat_sessions else log.info
+        aged("vllm.flat_sessions", on=not why_aged, why_off=why_aged or None)
+        alone = log.warning if why_alone and wanted else log.info
+        alone("vllm.batched_audio", on=not why_alone, why_off=why_alone or None)
         self.figures.flat_sessions, self.figures.batched_audio = not why_aged, not why_alone
 
     async def wait_dead(self) -> None:
@@ -274,11 +276,6 @@ class VllmEngine:
             "max_model_len",
             f"the utterance is longer than {seconds:.0f} s, which VLLM_MAX_MODEL_LEN allows",
         )
-
-
-def _tell(event: str, why_off: str, *, wanted: bool) -> None:
-    tell = log.warning if why_off and wanted else log.info
-    tell(event, on=not why_off, why_off=why_off or None)
 
 
 class _FetchLog:
