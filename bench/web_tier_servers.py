@@ -93,7 +93,7 @@ class NullBackend:
 def ours(port: int, counters: Counters, *, answer: bool) -> None:
     from voxtral_actors import logs
     from voxtral_actors.engine.actor import EngineActor
-    from voxtral_actors.server import app
+    from voxtral_actors.server import app, collector
     from voxtral_actors.settings import load
 
     settings = load(
@@ -107,6 +107,7 @@ def ours(port: int, counters: Counters, *, answer: bool) -> None:
         }
     )
     logs.configure("warning", "text", ())
+    collector.look_seldom()  # as `app.main` does for its process
     engine = EngineActor(lambda: NullBackend(counters, answer=answer))
 
     async def main() -> None:

@@ -11,7 +11,6 @@ One more signal (`draining`) starts a drain that has all the time it needs.
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +23,7 @@ from voxtral_actors import groups, limits
 from voxtral_actors.connection.drain import Drain
 from voxtral_actors.engine import registry
 from voxtral_actors.engine.actor import EngineActor
-from voxtral_actors.server import descriptors, draining, metrics, quart_app
+from voxtral_actors.server import collector, descriptors, draining, metrics, quart_app
 from voxtral_actors.server.admission import Admission
 from voxtral_actors.server.heartbeat import Heartbeat
 from voxtral_actors.server.listener import Listener, open_listeners
@@ -124,6 +123,7 @@ async def _drain(service: Service) -> None:
 def main(settings: Settings) -> int:
     """Run the server until it is told to stop; returns the exit status."""
     descriptors.allow(settings.max_connections)
+    collector.look_seldom()
     status = 0
     try:
         status = trio.run(_until_signalled, settings)
@@ -147,24 +147,13 @@ async def _until_signalled(settings: Settings) -> int:
 
             running = await nursery.start(serve)
             nursery.start_soon(running.heartbeat.run)
-            nursery.start_soon(_freeze, running.service.engine)
+            nursery.start_soon(collector.forget_the_start, running.service.engine)
             nursery.start_soon(_obey, signals, running, nursery, cut)
     if not cut.signal:
         return 0
     name = signal.Signals(cut.signal).name
     log.warning("server.stopped", cut=cut.connections, signal=name)
     return 128 + cut.signal
-
-
-async def _freeze(engine: EngineActor) -> None:
-    """Take what the first start has left out of the garbage collector's sight.
-
-    With vLLM and torch that is a million objects, which a full collection would walk through again
-    and again, with every thread waiting for it.
-    """
-    await engine.wait_ready()
-    gc.collect()
-    gc.freeze()
 
 
 @attrs.define
