@@ -22,7 +22,8 @@ from typing import Final
 
 import attrs
 
-from voxtral_actors.limits import BYTES_PER_SAMPLE, SAMPLE_RATE
+from voxtral_actors.limits import SAMPLE_RATE
+from voxtral_actors.utterance.tape import Tape
 from voxtral_actors.utterance.timing import GRID, SLACK, Timing
 
 ROUGH_AFTER: Final = 20 * SAMPLE_RATE
@@ -78,8 +79,7 @@ class Journal:
     def __init__(self, cap: int, timing: Timing) -> None:
         self._cap = cap
         self._timing = timing
-        self._audio = bytearray()
-        self._start = 0  # of the audio that is here
+        self._tape = Tape()
         self._settled = self._forgotten = 0
         self._gap: Gap | None = None
         self._pauses: deque[int] = deque()
@@ -88,38 +88,35 @@ class Journal:
     @property
     def start(self) -> int:
         """Where the audio that is here begins, and a replay would."""
-        return self._start
+        return self._tape.begins
 
     @property
     def end(self) -> int:
         """How much audio the utterance has."""
-        return self._start + len(self._audio) // BYTES_PER_SAMPLE
+        return self._tape.ends
 
     @property
     def said_until(self) -> int:
         """All text about the audio before was said."""
-        return self._said[-1].at if self._said else self._start
+        return self._said[-1].at if self._said else self.start
 
     def statistics(self) -> JournalStatistics:
-        return JournalStatistics(self.end - self._start, self._cap, self._settled, self._forgotten)
+        return JournalStatistics(self.end - self.start, self._cap, self._settled, self._forgotten)
 
     def append(self, pcm: bytes) -> int:
         """Take audio; returns how many samples had to be forgotten for it, as a rule none."""
-        self._audio += pcm
-        too_many = max(self.end - self._start - self._cap, 0)
+        self._tape.append(pcm)
+        too_many = max(self.end - self.start - self._cap, 0)
         if too_many:
-            begins = self._gap.begins if self._gap else self._start
-            self._forget(self._start + too_many)
+            begins = self._gap.begins if self._gap else self.start
+            self._forget(self.start + too_many)
             self._forgotten += too_many
-            self._gap = Gap(begins, self._start)
+            self._gap = Gap(begins, self.start)
         return too_many
 
     def audio(self, begins: int, ends: int) -> bytes:
         """A part of what is here."""
-        first = (begins - self._start) * BYTES_PER_SAMPLE
-        last = (ends - self._start) * BYTES_PER_SAMPLE
-        assert 0 <= first <= last <= len(self._audio), "not in the journal"  # noqa: S101 - our bug
-        return bytes(self._audio[first:last])
+        return self._tape.part(begins, ends)
 
     def pause(self, at: int) -> None:
         """Nobody speaks here: a good place to begin a replay."""
@@ -139,19 +136,18 @@ class Journal:
         pause = None
         while self._pauses and self._pauses[0] <= limit:
             pause = self._pauses.popleft()
-        if pause is None and limit - self._start >= ROUGH_AFTER:
+        if pause is None and limit - self.start >= ROUGH_AFTER:
             pause = (limit - ROUGH_KEEP) // GRID * GRID
-        if pause is not None and pause > self._start:
-            self._settled += pause - self._start
+        if pause is not None and pause > self.start:
+            self._settled += pause - self.start
             self._forget(pause)
 
     def replay(self) -> Replay | Gap:
         """How the audio from the journal's start on is heard again."""
-        return self._gap or Replay(self._start, tuple(self._said))
+        return self._gap or Replay(self.start, tuple(self._said))
 
     def _forget(self, at: int) -> None:
-        del self._audio[: (at - self._start) * BYTES_PER_SAMPLE]
-        self._start = at
+        self._tape.forget(at)
         while self._pauses and self._pauses[0] <= at:
             self._pauses.popleft()
         # The last word before a pause may have its text after it.
