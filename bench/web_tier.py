@@ -52,14 +52,17 @@ class Size:
     """How much is measured."""
 
     rounds: int
+    growth_rounds: int
     messages: int
     connections: int
     growth: tuple[int, ...]
     idle: int
 
 
-FULL = Size(rounds=12, messages=3_000, connections=32, growth=(8, 64, 512), idle=5_000)
-QUICK = Size(rounds=2, messages=4_000, connections=32, growth=(8, 512), idle=500)
+FULL = Size(
+    rounds=12, growth_rounds=16, messages=3_000, connections=32, growth=(8, 64, 512), idle=5_000
+)
+QUICK = Size(rounds=2, growth_rounds=2, messages=4_000, connections=32, growth=(8, 512), idle=500)
 
 
 @contextmanager
@@ -101,7 +104,7 @@ def growth(size: Size, busy: list[float]) -> dict[str, dict[int, list[float]]]:
         for connections, feeder in feeders.items():
             feeder.connect(connections)
             stack.callback(feeder.close)
-        for _ in range(size.rounds):
+        for _ in range(size.growth_rounds):
             for kind in KINDS:
                 for connections, feeder in feeders.items():
                     costs[kind][connections].append(feeder.cost(kind, size.messages))
