@@ -60,7 +60,7 @@ class Size:
 
 
 FULL = Size(
-    rounds=12, growth_rounds=16, messages=3_000, connections=32, growth=(8, 64, 512), idle=5_000
+    rounds=10, growth_rounds=16, messages=3_000, connections=32, growth=(8, 512), idle=5_000
 )
 QUICK = Size(rounds=2, growth_rounds=2, messages=4_000, connections=32, growth=(8, 512), idle=500)
 

@@ -19,7 +19,6 @@ import trio
 from tests.engine.engine_harness import SPEC, feed_in_pieces, hear, running, say, until
 from tests.vllm import sounds
 from tests.vllm.vllm_harness import (
-    APART,
     SETTINGS,
     START_S,
     engine_core,
@@ -48,7 +47,7 @@ async def test_p15_two_failed_starts_then_a_stall_then_a_cancelled_start(
     lives: list[VllmBackend] = []
 
     def make() -> VllmBackend:
-        args = faulty[len(lives)] if len(lives) < len(faulty) else APART
+        args = faulty[len(lives)] if len(lives) < len(faulty) else SETTINGS["VLLM_ENGINE_ARGS"]
         lives.append(create(settings(model, VLLM_ENGINE_ARGS=args)))
         return lives[-1]
 

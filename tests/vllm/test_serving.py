@@ -20,7 +20,6 @@ import trio
 from tests.server.server_process import ServerProcess
 from tests.vllm import sounds
 from tests.vllm.vllm_harness import (
-    APART,
     KV_CACHE_GB,
     SETTINGS,
     START_S,
@@ -51,7 +50,7 @@ def _environment(model: Path) -> dict[str, str]:
         "VLLM_ENFORCE_EAGER": "true",
         "VLLM_MAX_MODEL_LEN": SETTINGS["VLLM_MAX_MODEL_LEN"],
         "VLLM_MAX_NUM_SEQS": SETTINGS["VLLM_MAX_NUM_SEQS"],
-        "VLLM_ENGINE_ARGS": APART,
+        "VLLM_ENGINE_ARGS": SETTINGS["VLLM_ENGINE_ARGS"],
         "VLLM_CPU_KVCACHE_SPACE": KV_CACHE_GB,
     }
 

@@ -45,13 +45,10 @@ SETTINGS = {
     "VLLM_ENFORCE_EAGER": "true",
     "VLLM_MAX_MODEL_LEN": "4096",
     "VLLM_MAX_NUM_SEQS": "16",
-    # The worker is in the engine's process, as on one GPU.
-    "VLLM_ENGINE_ARGS": '{"dtype": "bfloat16", "distributed_executor_backend": "uni"}',
+    # The worker is a process of its own, as where several GPUs share a model: a CPU has it no other
+    # way as long as the engine is one too.
+    "VLLM_ENGINE_ARGS": '{"dtype": "bfloat16"}',
 }
-APART = '{"dtype": "bfloat16"}'
-"""VLLM_ENGINE_ARGS for a worker that is a process of its own, which a CPU has without being asked
-and a GPU where several share the model. It takes longer to start."""
-
 KV_CACHE_GB = "1"
 
 
